@@ -1,0 +1,50 @@
+# Everything a contributor or CI runs. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CACHE ?= $(or $(VMOOR_CACHE),$(HOME)/.cache/vmoor)
+export VMOOR_CACHE := $(CACHE)
+# A venv on the distribution's own Python and libraries (what the package runs on), with the
+# checkers and pytest beside them; keyed by what goes in, outside the checkout.
+VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh pyproject.toml | sha256sum | cut -c1-12)
+BIN := $(VENV)/bin
+PY := PYTHONPATH=agent $(BIN)/python
+
+.PHONY: help demo test check unit contract system bench deb rig fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t12
+
+demo: $(VENV) ## boot VMs, moor them, break them, with measured times (root; KEEP=1 leaves it running)
+	@$(PY) -m tests.demo $(if $(KEEP),--keep)
+
+test: check unit contract system ## everything CI runs (root)
+
+check: $(VENV) ## ruff, mypy, layers, shellcheck, codespell
+	@PATH=$(BIN):$$PATH tests/check.sh
+
+unit: $(VENV) ## unit tests: no sleep, socket or thread
+	@$(PY) -m pytest -q tests/unit
+
+contract: $(VENV) rig ## the same suites against fakes and the real API server, OpenBao, systemd
+	@$(PY) -m pytest -q --durations=5 tests/contract
+
+system: $(VENV) rig deb ## booted VMs from the built package, on a real mesh
+	@$(PY) -m pytest -q --durations=10 tests/system
+
+bench: $(VENV) rig deb ## figures, vmoor beside Istio's own path, in one run
+	@$(PY) -m tests.bench
+
+rig: $(VENV) ## build and install what the rig needs (about 12 minutes the first time)
+	@$(PY) -m tests.rig build
+
+deb: ## dist/vmoor_*.deb, linted
+	@packaging/build-deb.sh
+
+fmt: $(VENV) ## format the code
+	@$(BIN)/ruff format -q agent tests packaging && $(BIN)/ruff check -q --fix agent tests packaging
+
+clean: ## remove what was built in the checkout (caches outside stay)
+	@rm -rf dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV): tests/tools.txt tests/tools.sh
+	@tests/tools.sh "$@"
