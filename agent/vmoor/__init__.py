@@ -1,0 +1,3 @@
+"""vmoor moors virtual machines to an Istio mesh."""
+
+__version__ = "0.1.0"

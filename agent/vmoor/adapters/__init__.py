@@ -1,0 +1,1 @@
+"""One module per outside thing: the only rooms that know libraries, files, sockets, commands."""

@@ -1,0 +1,293 @@
+"""The API server over HTTP, for one namespace, with whatever token identity has now.
+
+One object of this class is one connection: heartbeat, registration and the watch each have their
+own, so that none waits for the other. It judges nothing; it says what the server's refusal means.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Optional
+from urllib.parse import urlencode
+
+from vmoor import errors
+from vmoor.adapters import http
+from vmoor.model import entry
+from vmoor.model.credential import Credentials
+from vmoor.model.service import Workload
+from vmoor.ports import Change, Kind, Object
+
+OPEN_S = 10.0  # until a watch is answered
+# Bookmarks come about once a minute (apiserver/pkg/storage/cacher): three missed are silence.
+SILENCE_S = 200.0
+WATCH_S = (300, 600)
+OK, NO_CONTENT, BAD_REQUEST = 200, 204, 400
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
+TIMEOUT, CONFLICT, GONE, THROTTLED, BROKEN = 408, 409, 410, 429, 500
+AWAY = (502, 503, 504)  # worth asking another server of the list
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is asked, in the words of RBAC."""
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    account: str
+    generation: int
+
+    def __str__(self) -> str:
+        thing = f"{self.resource} {self.name}".strip()
+        return f"{self.verb} {thing} in namespace {self.namespace}"
+
+
+class Kube:
+    """Port Cluster. `workload` None or `credentials` None = not known yet."""
+
+    def __init__(
+        self,
+        credentials: Callable[[], Optional[Credentials]],
+        workload: Callable[[], Optional[Workload]],
+    ) -> None:
+        self._credentials = credentials
+        self._workload = workload
+        self._reached: tuple[object, object] = ((), "")  # server list and CA of the session
+        self._servers = http.Servers(())
+        self._session = http.Session()
+        self._turn = 0  # which server of the list the watch asks
+
+    def get(self, kind: Kind, name: str, *, deadline: float) -> Optional[Object]:
+        call, answer = self._ask("get", kind, name, deadline=deadline)
+        if answer.status == NOT_FOUND and _is_about(answer, name):
+            return None
+        return _object(call, answer)
+
+    def list(self, kind: Kind, selector: str, *, deadline: float) -> tuple[Sequence[Object], str]:
+        query = {"labelSelector": selector}
+        call, answer = self._ask("list", kind, query=query, deadline=deadline)
+        listed = _object(call, answer)
+        # The items of a list say neither kind nor apiVersion.
+        return listed.get("items", []), entry.version(listed)
+
+    def create(self, kind: Kind, body: Object, *, deadline: float) -> Object:
+        query = {"fieldManager": entry.OWNER}
+        call, answer = self._ask("create", kind, body=body, query=query, deadline=deadline)
+        return _object(call, answer)
+
+    def replace(self, kind: Kind, body: Object, *, deadline: float) -> Object:
+        name, query = entry.name(body), {"fieldManager": entry.OWNER}
+        call, answer = self._ask("update", kind, name, body=body, query=query, deadline=deadline)
+        return _object(call, answer, gone=_is_about(answer, name))
+
+    def apply(
+        self, kind: Kind, body: Object, *, force: bool, status: bool = False, deadline: float
+    ) -> Object:
+        name = entry.name(body)
+        query = {"fieldManager": entry.OWNER, "force": "true" if force else "false"}
+        call, answer = self._ask(
+            "patch", kind, name, body=body, query=query, status=status, deadline=deadline
+        )
+        return _object(call, answer, gone=_is_about(answer, name))
+
+    def delete(
+        self, kind: Kind, name: str, *, uid: str, resource_version: str, deadline: float
+    ) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        }
+        call, answer = self._ask("delete", kind, name, body=body, deadline=deadline)
+        if answer.status != NOT_FOUND:
+            _object(call, answer)
+
+    def watch(self, kind: Kind, selector: str, resource_version: str) -> Iterator[Change]:
+        credentials, workload = self._known()
+        call = _call("watch", kind, "", credentials, workload)
+        seconds = random.randint(*WATCH_S)  # noqa: S311 - spreads the fleet, no secret
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": selector,
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        }
+        urls = self._servers.urls
+        url = urls[self._turn % len(urls)] + _path(kind, workload) + "?" + urlencode(query)
+        headers = _headers(credentials, "")
+        try:
+            for line in self._session.stream(
+                "GET", url, headers=headers, deadline=OPEN_S, idle=SILENCE_S
+            ):
+                yield _change(call, line)
+        except http.NotOk as e:
+            _refuse(call, e.answer.status, _status(e.answer), e.answer.retry_after)
+        except errors.Unavailable:
+            self._turn += 1
+            raise
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _known(self) -> tuple[Credentials, Workload]:
+        credentials, workload = self._credentials(), self._workload()
+        if credentials is None or workload is None:
+            raise errors.Unavailable("cannot ask the API server: no token yet")
+        facts = credentials.facts.kubernetes
+        if self._reached != (facts.server, facts.ca):
+            self._reached = (facts.server, facts.ca)
+            self._session.close()
+            self._servers = http.Servers(facts.server)
+            self._session = http.Session(facts.ca, "kubernetes.ca of the mesh facts")
+        return credentials, workload
+
+    def _ask(
+        self,
+        verb: str,
+        kind: Kind,
+        name: str = "",
+        *,
+        body: Optional[Object] = None,
+        query: Optional[Mapping[str, str]] = None,
+        status: bool = False,
+        deadline: float,
+    ) -> tuple[_Call, http.Answer]:
+        credentials, workload = self._known()
+        call = _call(verb, kind, name, credentials, workload, status=status)
+        path = _path(kind, workload, name, status=status)
+        path += "?" + urlencode(query) if query else ""
+        content = json.dumps(body).encode() if body is not None else None
+        # JSON is YAML: an apply needs no YAML library.
+        form = "application/apply-patch+yaml" if verb == "patch" else "application/json"
+        headers = _headers(credentials, form if content else "")
+
+        def once(url: str, seconds: float) -> http.Answer:
+            answer = self._session.request(
+                METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
+            )
+            if answer.status in AWAY:
+                _refuse(call, answer.status, _status(answer), answer.retry_after)
+            return answer
+
+        return call, self._servers.ask(once, deadline)
+
+
+METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+    "delete": "DELETE",
+}
+
+
+def _call(
+    verb: str,
+    kind: Kind,
+    name: str,
+    credentials: Credentials,
+    workload: Workload,
+    *,
+    status: bool = False,
+) -> _Call:
+    resource = kind.value.rsplit("/", 1)[-1] + ("/status" if status else "")
+    account, generation = workload.service_account, credentials.api.generation
+    return _Call(verb, resource, workload.namespace, name, account, generation)
+
+
+def _path(kind: Kind, workload: Workload, name: str = "", *, status: bool = False) -> str:
+    path = kind.value.format(namespace=workload.namespace)
+    return path + (f"/{name}" if name else "") + ("/status" if status else "")
+
+
+def _headers(credentials: Credentials, form: str) -> Mapping[str, str]:
+    token = {"Authorization": f"Bearer {credentials.api.value.reveal()}"}
+    return {**token, "Content-Type": form} if form else token
+
+
+def _object(call: _Call, answer: http.Answer, *, gone: bool = False) -> Mapping[str, Any]:
+    if answer.status >= BAD_REQUEST:
+        if answer.status == NOT_FOUND and gone:
+            raise errors.Conflict(f"cannot {call}: it is gone")
+        _refuse(call, answer.status, _status(answer), answer.retry_after)
+    value = answer.json()
+    if not isinstance(value, dict):
+        raise errors.Unavailable(f"cannot use the answer of {answer.origin}: no object")
+    return value
+
+
+def _status(answer: http.Answer) -> Mapping[str, Any]:
+    """The `kind: Status` of a refusal; {} when something else answered."""
+    try:
+        value = json.loads(answer.body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
+
+
+def _is_about(answer: http.Answer, name: str) -> bool:
+    """Whether a 404 means this very object, and not its namespace or its kind."""
+    details = _status(answer).get("details")
+    return isinstance(details, dict) and details.get("name") == name
+
+
+def _change(call: _Call, line: bytes) -> Change:
+    try:
+        event = json.loads(line)
+        kind, thing = str(event["type"]), dict(event["object"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise errors.Unavailable(f"cannot {call}: not an event ({type(e).__name__})") from None
+    if kind == "ERROR":
+        _refuse(call, int(thing.get("code") or BROKEN), thing, None)
+    return Change(kind, thing)
+
+
+def _refuse(
+    call: _Call, code: int, status: Mapping[str, Any], retry_after: Optional[float]
+) -> NoReturn:
+    """What an answer of 400 and above, or an ERROR event of a watch, means."""
+    text = str(status.get("message") or f"status {code}")
+    # Before these words the server names object, policy and binding, which may fill the quote.
+    said = errors.quoted(text.partition("denied request: ")[2] or text)
+    if code == UNAUTHORIZED:
+        message = f"cannot {call}: the API server refuses the token"
+        raise errors.Unauthenticated(message, generation=call.generation)
+    if code == FORBIDDEN and _is_rbac(text):
+        raise errors.Forbidden(
+            f"cannot {call}: no right to {call.verb} {call.resource} "
+            f"for {call.account}-vmoor in namespace {call.namespace}",
+            remedy=f"vmoor admin manifests --namespace {call.namespace} "
+            f"--service-account {call.account} | kubectl apply -f -",
+        )
+    if code in (CONFLICT, GONE):
+        raise errors.Conflict(f"cannot {call}: {said}")
+    if code in (TIMEOUT, THROTTLED) or code >= BROKEN:
+        raise errors.Unavailable(f"cannot {call}: {said}", retry_after=retry_after)
+    if code == NOT_FOUND:
+        _missing(call, status)
+    raise errors.Rejected(f"cannot {call}: {said}")
+
+
+def _is_rbac(text: str) -> bool:
+    """Admission, quotas and ending namespaces are 403 as well, with words of their own."""
+    return " cannot " in text and " resource " in text and "denied" not in text
+
+
+def _missing(call: _Call, status: Mapping[str, Any]) -> NoReturn:
+    details = status.get("details")
+    if isinstance(details, dict) and details.get("kind") == "namespaces":
+        raise errors.Rejected(
+            f"cannot {call}: namespace {call.namespace} does not exist",
+            remedy=f"vmoor admin manifests --namespace {call.namespace} "
+            f"--service-account {call.account} | kubectl apply -f -",
+        )
+    raise errors.Rejected(
+        f"cannot {call}: the API server does not know {call.resource}",
+        remedy="install Istio's CRDs, or mend kubernetes.server of the mesh facts",
+    )

@@ -1,0 +1,91 @@
+"""Looks at what listens on this VM. Every look ends in time, whatever the other side does.
+
+Never followed: a redirect, a proxy of the environment, a name (an address needs no resolver).
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+
+from vmoor.adapters import listeners, timed
+from vmoor.errors import quoted
+from vmoor.model.health import Probe
+from vmoor.model.service import HttpProbe, TcpProbe
+
+BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
+
+
+class LocalProber:
+    """Port `Prober`."""
+
+    def http(self, probe: HttpProbe, timeout: float) -> Probe:
+        began = time.monotonic()
+        try:
+            status = _status(probe, began + timeout)
+        except (OSError, ValueError) as e:  # also RemoteDisconnected, which is both
+            return Probe(passed=False, words=_trouble(e, timeout))
+        except http.client.HTTPException as e:
+            return Probe(passed=False, words=f"not HTTP: {quoted(str(e) or type(e).__name__)}")
+        low, high = probe.status
+        if not low <= status <= high:
+            return Probe(passed=False, words=f"{status}, want {low}-{high}")
+        return Probe(passed=True, words=f"{status} in {_ms(began)}")
+
+    def tcp(self, probe: TcpProbe, timeout: float) -> Probe:
+        began = time.monotonic()
+        try:
+            timed.dial(_address(probe.host), probe.port, lambda: _left(began + timeout)).close()
+        except (OSError, ValueError) as e:
+            return Probe(passed=False, words=_trouble(e, timeout))
+        return Probe(passed=True, words=f"connected in {_ms(began)}")
+
+    def listening(self) -> frozenset[int]:
+        return listeners.ports()
+
+
+def _status(probe: HttpProbe, until: float) -> int:
+    """Of a whole answer, or one of BODY_LIMIT."""
+    host = _address(probe.host)
+    origin = f"http://[{host}]:{probe.port}" if ":" in host else f"http://{host}:{probe.port}"
+    connection = timed.Connection(origin, ssl.create_default_context, time.monotonic)
+    connection.until = until
+    named = any(name.lower() == "host" for name in probe.headers)
+    try:
+        connection.putrequest("GET", probe.path, skip_host=named, skip_accept_encoding=True)
+        for name, value in {"User-Agent": "vmoor", "Connection": "close", **probe.headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        with connection.getresponse() as answer:
+            answer.read(BODY_LIMIT)
+            return answer.status
+    finally:
+        connection.close()
+
+
+def _address(host: str) -> str:
+    """Raises ValueError for a name: how long a resolver takes can't be bounded."""
+    return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise socket.timeout
+    return left
+
+
+def _trouble(error: Exception, timeout: float) -> str:
+    if isinstance(error, socket.timeout):
+        return f"timed out after {timeout:g}s"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return quoted(text.lower())
+
+
+def _ms(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1000:.0f}ms"

@@ -1,0 +1,103 @@
+"""What runs from the first instant, with or without a configuration. Part of the root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Optional
+
+from vmoor import __version__
+from vmoor.adapters import children, notify
+from vmoor.adapters.clock import SystemClock
+from vmoor.adapters.files import LocalFiles
+from vmoor.adapters.host import LocalHost
+from vmoor.config.settings import Settings
+from vmoor.controllers import status as status_controller
+from vmoor.controllers.configuration import Configuration
+from vmoor.controllers.status import Status
+from vmoor.model.credential import Credentials
+from vmoor.model.discovered import Discovered
+from vmoor.model.entry import EntryState
+from vmoor.model.health import Verdict
+from vmoor.model.identity import IdentityState
+from vmoor.model.lease import Beat, Lock
+from vmoor.model.machine import Machine
+from vmoor.model.proxy import ProxyState
+from vmoor.model.status import Snapshot
+from vmoor.runtime.bell import Bell
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Loop
+from vmoor.runtime.supervisor import Supervisor
+
+ETC = "/etc/vmoor"
+
+
+class Parts:
+    """The cells that all share, and the two loops that need no configuration."""
+
+    def __init__(self, state_directory: str) -> None:
+        self.state_directory = state_directory
+        self.clock = SystemClock()
+        self.files = LocalFiles()
+        self.host = LocalHost()
+        self.settings: Cell[Optional[Settings]] = Cell(None)
+        self.machine: Cell[Optional[Machine]] = Cell(None)
+        self.credentials: Cell[Optional[Credentials]] = Cell(None)
+        self.identity = Cell(IdentityState())
+        self.discovered = Cell(Discovered())
+        self.proxy = Cell(ProxyState())
+        self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
+        self.lock, self.beat = Cell(Lock()), Cell(Beat())
+        self.registered: Cell[tuple[EntryState, ...]] = Cell(())
+        self.supervisor = Supervisor(self.clock, notify.watchdog)
+        self._steps: list[Loop] = []
+        self._status_bell = Bell()
+        self._configuration = Configuration(
+            self.settings,
+            lambda: children.read_configuration(ETC),
+            lambda: children.stamp(ETC),
+            self.files,
+            f"{state_directory}/accepted.json",
+            self.host.machine,
+            self.machine,
+        )
+        self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
+        told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
+                self.proxy, self.verdicts, self.lock, self.beat, self.registered)  # fmt: skip
+        for cell in told:
+            cell.rings(self._status_bell)
+
+    def loops(self) -> tuple[Loop, ...]:
+        status = Status(self.snapshot, notify.status, self.files, self.clock)
+        self.show(self._config)
+        return self._config, Loop("status", status.reconcile, self._status_bell, self.clock)
+
+    def show(self, *loops: Loop) -> None:
+        """These loops are steps of the status."""
+        for loop in loops:
+            loop.outcome.rings(self._status_bell)
+        self._steps.extend(loops)
+
+    def reload(self) -> None:
+        self._configuration.reload()
+        self._config.bell.ring()
+
+    def snapshot(self) -> Snapshot:
+        settings = self.settings.get()
+        now = self.clock.now()
+        return Snapshot(
+            version=__version__,
+            now=now,
+            offset=self.clock.wall() - now,
+            steps=status_controller.steps(self._steps),
+            machine=self.machine.get(),
+            mesh=settings.mesh.name if settings else "",
+            workload=settings.workload if settings else None,
+            discovered=self.discovered.get(),
+            credentials=self.credentials.get() is not None,
+            identity=vars(self.identity.get()),
+            proxy=self.proxy.get(),
+            lock=self.lock.get(),
+            beat=self.beat.get(),
+            verdicts=self.verdicts.get(),
+            entries=self.registered.get(),
+        )

@@ -1,0 +1,38 @@
+"""`vmoor admin manifests`: the cluster's part, as YAML for kubectl."""
+
+from __future__ import annotations
+
+import click
+
+from vmoor.cli.admin import options
+from vmoor.model import manifests as model
+
+
+@click.command()
+@click.option("--namespace", required=True, callback=options.dns_label)
+@click.option(
+    "--service-account",
+    "account",
+    required=True,
+    callback=options.dns_label,
+    help="The VMs' mesh identity; NAME-vmoor becomes their account for the API.",
+)
+@click.option(
+    "--vault-service-account",
+    "minter",
+    default="vmoor-system/vmoor-vault",
+    show_default=True,
+    metavar="NAMESPACE/NAME",
+    callback=options.namespaced,
+    help="The account that Vault mints the VMs' tokens with.",
+)
+@click.option("--no-namespace", is_flag=True, help="The namespaces exist and stay as they are.")
+def manifests(
+    namespace: str, account: str, minter: tuple[str, str], *, no_namespace: bool
+) -> None:
+    """Print namespace, accounts, rights and admission policy for VMs of one service account.
+
+    Example: vmoor admin manifests --namespace shop --service-account web | kubectl apply -f -
+    """
+    objects = model.manifests(namespace, account, minter, namespaces=not no_namespace)
+    click.echo(options.as_yaml(objects), nl=False)

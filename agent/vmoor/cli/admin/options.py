@@ -1,0 +1,74 @@
+"""What the admin commands share: how options are read, errors told, YAML written."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from vmoor import errors
+
+F = TypeVar("F", bound=Callable[..., None])
+T = TypeVar("T")
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def dns_label(_: click.Context, param: click.Parameter, value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not a DNS label (a-z, 0-9, -)", param=param)
+    return value
+
+
+def namespaced(_: click.Context, param: click.Parameter, value: str) -> tuple[str, str]:
+    """NAMESPACE/NAME."""
+    return _two(value, param, "NAMESPACE/NAME")
+
+
+def mount_and_path(_: click.Context, param: click.Parameter, value: str) -> tuple[str, str]:
+    """MOUNT/PATH of a KV secret as `vault kv get` names it."""
+    mount, path = _two(value.strip("/"), param, "MOUNT/PATH")
+    if path.startswith("data/"):
+        right = f"{mount}/{path[len('data/') :]}"
+        raise click.BadParameter(f"without data/: {right}", param=param)
+    return mount, path
+
+
+def _two(value: str, param: click.Parameter, form: str) -> tuple[str, str]:
+    first, slash, second = value.partition("/")
+    if not (first and slash and second):
+        raise click.BadParameter(f"{value!r} is not {form}", param=param)
+    return first, second
+
+
+def as_yaml(documents: Iterable[Any]) -> str:
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, width=99, allow_unicode=True,
+        explicit_start=True,
+    )  # fmt: skip
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, _data: Any) -> bool:
+        """Kubernetes reads anchors, people don't."""
+        return True
+
+
+def telling(command: F) -> F:
+    """Expected failures as one line with what to do, and exit code 1."""
+
+    @functools.wraps(command)
+    def told(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except errors.VmoorError as e:
+            click.echo(e.message, err=True)
+            if e.remedy:
+                click.echo(f"Fix:  {e.remedy}", err=True)
+            raise SystemExit(errors.EXIT_NOT_FINE) from None
+
+    return told  # type: ignore[return-value]

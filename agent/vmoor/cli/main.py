@@ -1,0 +1,35 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+import click
+
+from vmoor import __version__
+from vmoor.cli.admin import admin
+from vmoor.cli.check import check
+from vmoor.cli.proxy import proxy
+from vmoor.cli.render import render
+from vmoor.cli.status import status
+from vmoor.cli.wait import wait
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vmoor")
+def vmoor() -> None:
+    """Moor this virtual machine to an Istio mesh.
+
+    On a VM: status, wait, check, render, proxy. From anywhere with a kubeconfig: admin.
+    Exit codes: 0 fine, 1 not fine, 2 usage, 78 configuration.
+    """
+
+
+@vmoor.command()
+def run() -> None:
+    """Run the agent; systemd does this (vmoor.service)."""
+    from vmoor import daemon  # noqa: PLC0415 - the daemon's modules are not for every command
+
+    raise SystemExit(daemon.main())
+
+
+for command in (status, wait, check, render, proxy, admin):
+    vmoor.add_command(command)

@@ -1,0 +1,124 @@
+"""`vmoor status`: what is so, what blocks, what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from vmoor import errors
+from vmoor.cli import statusfile
+
+WORD = {"ok": "ok", "wait": "wait", "fail": "FAIL"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The whole document, for programs.")
+def status(*, as_json: bool) -> None:
+    """Show whether this VM is moored, and what to do when it is not.
+
+    Exit code 0 when moored and nothing is at risk, else 1.
+    """
+    document = statusfile.read()
+    if document is None:
+        click.echo(
+            "The agent has not run since the boot.  Start it:  systemctl start vmoor", err=True
+        )
+        raise SystemExit(errors.EXIT_NOT_FINE)
+    now = time.time()  # noqa: TID251 - the command line may look at the clock on the wall
+    stale = now - float(document.get("written", 0)) > statusfile.STALE_S
+    if as_json:
+        click.echo(json.dumps({**document, "stale": stale}, indent=2))
+    else:
+        for line in lines(document, now, stale=stale):
+            click.echo(line)
+    fine = document.get("state") == "moored" and not stale
+    raise SystemExit(errors.EXIT_OK if fine else errors.EXIT_NOT_FINE)
+
+
+def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[str]:
+    """The text for people."""
+    yield _first(document, now, stale=stale)
+    if stale:
+        yield "The agent does not run; this is what it wrote last.  See:  systemctl status vmoor"
+    steps = {s["name"]: s for s in document.get("steps", ())}
+    if document.get("state") == "moored":
+        yield from _fine(document, now)
+    else:
+        yield from _steps(steps.values())
+    if document.get("services"):
+        yield from _services(document["services"], now)
+    blocked = steps.get(document.get("blocked_at") or "")
+    if blocked:
+        if blocked["remedy"]:
+            yield f"Fix:  {blocked['remedy']}"
+        if blocked["state"] == "fail" and blocked["next_try"]:
+            yield f"Next try in {max(0, round(blocked['next_try'] - now))}s; no restart needed."
+
+
+def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
+    state = str(document.get("state", "unknown")).upper().replace("-", " ")
+    state = "MOORED, AT RISK" if state == "AT RISK" else state
+    if stale:
+        state = "AGENT NOT RUNNING, was " + state
+    blocked = document.get("blocked_at")
+    since = ""
+    if document.get("state") == "moored":
+        since = " " + age(now - (document["proxy"]["since"] or now))
+    place = [document.get(k) for k in ("mesh", "workload", "address", "locality")]
+    where = "  ".join(str(p) for p in place if p)
+    cause = f"blocked at {blocked}" if blocked and not stale else where
+    return f"{document.get('vm') or 'this VM'}  {state}{since}  {cause}".rstrip()
+
+
+def _fine(document: Mapping[str, Any], now: float) -> Iterator[str]:
+    identity, proxy, beat = document["identity"], document["proxy"], document["heartbeat"]
+    left = "  ".join(
+        f"{name} {age(identity[key] - now)}"
+        for name, key in (
+            ("vault", "vault_expires"),
+            ("api", "api_expires"),
+            ("istio", "istio_expires"),
+        )
+        if identity.get(key)
+    )
+    yield f"identity   ok    {identity.get('method', '')} {identity.get('role', '')}; left: {left}"
+    pending = ", restart pending: vmoor proxy restart" if proxy["restart_pending"] else ""
+    yield f"proxy      ok    live {age(now - (proxy['since'] or now))}, {proxy['mode']}{pending}"
+    ago = age(now - beat["at"]) if beat["at"] else "never"
+    yield f"heartbeat  ok    {ago} ago, every {beat['interval']:g}s"
+
+
+def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for step in steps:
+        yield f"{step['name']:<13}{WORD.get(step['state'], '?'):<6}{step['words']}"
+
+
+def _services(services: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
+    head = ("SERVICE", "PORT", "HEALTH", "SINCE", "LAST CHECK")
+    rows = [head]
+    for s in services:
+        ports = ",".join(f"{name}:{number}" for name, number in s["ports"].items())
+        since = age(now - s["since"]) if s["since"] else "-"
+        words = s["words"] if s["entry"] != "refused" else f"refused: {s['entry_words']}"
+        rows.append((s["name"], ports, s["health"], since, words))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        yield "  ".join([*cells, row[-1]])
+
+
+def age(seconds: float) -> str:
+    """3d4h, 5m12s, 42s: the two largest units."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2 or (parts and not count):  # noqa: PLR2004 - the two largest
+            break
+    return "".join(p for p in parts[:2] if not p.startswith("0") or len(parts) == 1)

@@ -1,0 +1,33 @@
+"""`vmoor wait`: for scripts that go on when the VM is in the mesh."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from vmoor import errors
+from vmoor.cli import statusfile
+
+LOOK_S = 0.1
+
+
+@click.command()
+@click.option("--for", "what", type=click.Choice(["moored"]), default="moored", show_default=True)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
+def wait(what: str, timeout: float) -> None:
+    """Wait until this VM is moored; exit code 1 when it is not in time.
+
+    Example: vmoor wait --timeout 120 && touch /run/app-may-start
+    """
+    deadline = time.monotonic() + timeout  # noqa: TID251 - a command, not a controller
+    while True:
+        document = statusfile.read()
+        fresh = document and time.time() - document["written"] < statusfile.STALE_S  # noqa: TID251
+        if document and fresh and document["state"] in (what, "at-risk"):
+            return
+        if time.monotonic() >= deadline:  # noqa: TID251
+            said = document["headline"] if document else "the agent has not run since the boot"
+            click.echo(f"not {what} after {timeout:g}s: {said}", err=True)
+            raise SystemExit(errors.EXIT_NOT_FINE)
+        time.sleep(LOOK_S)  # noqa: TID251

@@ -1,0 +1,1 @@
+"""The configuration: YAML drop-ins, one schema, every problem at once, frozen values."""

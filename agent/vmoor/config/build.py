@@ -1,0 +1,150 @@
+"""From an accepted document (plain JSON) to Settings.
+
+The daemon does this with documents from a child process and from its state directory; so
+nothing here reads YAML or the schema, and nothing depends on the order of keys: the kept
+document is sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from vmoor.config.durations import seconds
+from vmoor.config.facts import facts_from
+from vmoor.config.settings import (
+    AppRole,
+    Interception,
+    MeshSource,
+    ProxySettings,
+    Settings,
+    VaultSettings,
+    VmSettings,
+)
+from vmoor.model.service import Check, HttpProbe, Service, TcpProbe, UnitProbe, Workload
+
+Document = Mapping[str, Any]
+
+PERIOD_S = 5.0
+TIMEOUT_S = 1.0
+DEFAULT_PORT_NAME = "http"
+
+
+def settings_from(document: Document) -> Settings:
+    """Of a document that `load` has accepted. Raises Misconfigured for bad inline facts."""
+    return Settings(
+        vault=_vault(document["vault"]),
+        mesh=_mesh(document["mesh"]),
+        workload=Workload(**document["workload"]),
+        services=tuple(_service(n, s) for n, s in sorted(document.get("services", {}).items())),
+        vm=VmSettings(**document.get("vm", {})),
+        proxy=ProxySettings(**document.get("proxy", {})),
+        interception=_interception(document.get("interception", {})),
+        log_level=document.get("log", {}).get("level", "info"),
+    )
+
+
+def ports_of(service: Document) -> Mapping[str, int]:
+    """Its ports by name; `port: N` means {http: N}."""
+    if "port" in service:
+        return {DEFAULT_PORT_NAME: service["port"]}
+    return dict(service.get("ports", {}))
+
+
+def port_of(probe: Document, ports: Mapping[str, int]) -> Optional[int]:
+    """The port that an http check means; None when it must say which."""
+    port = probe.get("port")
+    if isinstance(port, int):
+        return port
+    if port is None and len(ports) == 1:
+        return next(iter(ports.values()))
+    return ports.get(DEFAULT_PORT_NAME if port is None else port)
+
+
+def times_of(check: Document) -> tuple[float, float]:
+    """Period and timeout in seconds."""
+    period = seconds(check["period"]) if "period" in check else PERIOD_S
+    timeout = seconds(check["timeout"]) if "timeout" in check else min(TIMEOUT_S, period)
+    return period, timeout
+
+
+def status_of(probe: Document) -> tuple[int, int]:
+    """The lowest and the highest status that passes."""
+    low, _, high = str(probe.get("status", "200-399")).partition("-")
+    return int(low), int(high or low)
+
+
+def _vault(vault: Document) -> VaultSettings:
+    address = vault["address"]
+    auth = {key: value for key, value in vault["auth"].items() if key != "method"}
+    return VaultSettings(
+        addresses=(address,) if isinstance(address, str) else tuple(address),
+        auth=AppRole(**auth),
+        ca_cert=vault.get("ca_cert", ""),
+        namespace=vault.get("namespace", ""),
+    )
+
+
+def _mesh(mesh: Any) -> MeshSource:
+    if isinstance(mesh, str):
+        mount, _, path = mesh.partition("/")
+        return MeshSource(kv_mount=mount, kv_path=path)
+    overrides = {key: mesh[key] for key in ("revision", "network") if key in mesh}
+    if "vault_kv" in mesh:
+        kv = mesh["vault_kv"]
+        return MeshSource(kv_mount=kv["mount"], kv_path=kv["path"], **overrides)
+    return MeshSource(inline=facts_from(mesh, "mesh"), **overrides)
+
+
+def _interception(given: Document) -> Interception:
+    # `exclude` is for root's hook, which reads the files itself.
+    return Interception(**{key: value for key, value in given.items() if key != "exclude"})
+
+
+def _service(name: str, given: Document) -> Service:
+    ports = ports_of(given)
+    unit = given.get("unit", "")
+    checks = given.get("checks") or ([] if unit else [{"tcp": True}])
+    found = [check for each in checks for check in _checks(each, ports)]
+    if unit:
+        # One failed look is enough: systemd's word that a unit is dead is no fluke.
+        probe = UnitProbe(unit, tuple(sorted(ports.values())))
+        found.insert(0, Check(f"unit {unit}", unit=probe, failure_threshold=1))
+    return Service(
+        name=name,
+        ports=ports,
+        checks=tuple(found),
+        protocol=given.get("protocol", ""),
+        labels=given.get("labels", {}),
+        weight=given.get("weight"),
+        unit=unit,
+    )
+
+
+def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
+    """One check; for tcp without a port, one for each port of the service."""
+    period, timeout = times_of(given)
+    common: dict[str, Any] = {
+        "period": period,
+        "timeout": timeout,
+        "initial_delay": seconds(given.get("initial_delay", "0s")),
+        **{k: given[k] for k in ("failure_threshold", "success_threshold") if k in given},
+    }
+    if "http" in given:
+        yield _http(given["http"], ports, common)
+        return
+    tcp = given["tcp"]
+    # True is an int too.
+    each = sorted(ports.values()) if tcp is True or tcp is None else [tcp]
+    for port in each:
+        yield Check(f"tcp {port}", tcp=TcpProbe(port), **common)
+
+
+def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Check:
+    probe: Document = {"path": given} if isinstance(given, str) else given
+    port = port_of(probe, ports)
+    if port is None:
+        raise KeyError(f"http check {probe['path']}: port")
+    rest = {key: probe[key] for key in ("host", "headers") if key in probe}
+    http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
+    return Check(f"http {probe['path']}", http=http, **common)

@@ -1,0 +1,189 @@
+"""What the schema cannot say: rules between keys, and about what values mean outside.
+
+Meets only values that the schema accepts, but any of them may be missing; a list may hold None
+where a wrong value stood.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from vmoor.config import build, facts, labels
+from vmoor.config.problems import Finding, Where, about, listed, shown
+
+GENERIC_NAMES = ("localhost", "debian", "ubuntu", "iid-datasource-none")  # of images, not of VMs
+SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
+# Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
+PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
+
+
+def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _vault(document.get("vault", {}))
+    yield from _mesh(document.get("mesh"))
+    yield from _vm(document.get("vm", {}))
+    yield from _labels(("vm", "labels"), document.get("vm", {}))
+    yield from _labels(("workload", "labels"), document.get("workload", {}))
+    services = document.get("services", {})
+    yield from _ports(services)
+    for name, service in services.items():
+        yield from _labels(("services", name, "labels"), service)
+        ports = build.ports_of(service)
+        for i, check in enumerate(service.get("checks", ())):
+            if check is not None:
+                yield from _check(("services", name, "checks", i), check, ports)
+    cidrs = document.get("interception", {}).get("exclude", {}).get("cidrs", ())
+    for i, cidr in enumerate(cidrs):
+        if cidr is not None:
+            yield from _cidr(("interception", "exclude", "cidrs", i), cidr)
+
+
+def _finding(at: Where, words: str) -> Finding:
+    return Finding(at, about(at, words))
+
+
+def _vault(vault: Mapping[str, Any]) -> Iterator[Finding]:
+    given = vault.get("address", ())
+    one = isinstance(given, str)
+    for i, address in enumerate([given] if one else given):
+        at: Where = ("vault", "address") if one else ("vault", "address", i)
+        if address is None or urlsplit(address).scheme == "https":
+            continue
+        if not _is_loopback(urlsplit(address).hostname or ""):
+            words = (
+                f"{shown(address)}: the login could be read on the way, write "
+                f"https://{address.partition('://')[2]} (http:// is for loopback addresses)"
+            )
+            yield _finding(at, words)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _mesh(mesh: Any) -> Iterator[Finding]:
+    if isinstance(mesh, str):
+        mount, _, path = mesh.partition("/")
+        if path.startswith("data/"):
+            right = f"{mount}/{path[len('data/') :]}"
+            yield _finding(
+                ("mesh",), f"{shown(mesh)} is the API's path, write the secret's own: {right}"
+            )
+        return
+    if not isinstance(mesh, Mapping):
+        return
+    path = mesh.get("vault_kv", {}).get("path", "")
+    if path.startswith("data/"):
+        yield _finding(
+            ("mesh", "vault_kv", "path"),
+            f"{shown(path)} is the API's path, write the secret's own: {path[len('data/') :]}",
+        )
+    if "vault_kv" in mesh or not {"version", "kubernetes", "istio"} <= set(mesh):
+        return
+    for at, words in facts.problems(mesh):
+        if words != facts.MISSING:  # the schema has told it
+            yield _finding(("mesh", *at), words)
+
+
+def _vm(vm: Mapping[str, Any]) -> Iterator[Finding]:
+    given = [key for key in ("address", "interface", "cidr") if key in vm]
+    if len(given) > 1:
+        words = f"has {listed(given, 'and')}; keep one of them"
+        yield Finding(("vm", given[-1]), about(("vm",), words))
+    if vm.get("name") in GENERIC_NAMES:
+        yield _finding(
+            ("vm", "name"),
+            f"{shown(vm['name'])} is the name of many machines; choose one that no other VM of "
+            "the namespace has, or remove the line to take the instance ID",
+        )
+    if "cidr" in vm:
+        yield from _cidr(("vm", "cidr"), vm["cidr"])
+    if "address" in vm:
+        yield from _address(("vm", "address"), vm["address"])
+
+
+def _address(at: Where, text: str) -> Iterator[Finding]:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        yield _finding(at, f"{shown(text)} is not an IP address such as 10.0.1.17")
+        return
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        yield _finding(at, f"{shown(text)} is no address at which others reach this VM")
+
+
+def _cidr(at: Where, text: str) -> Iterator[Finding]:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        yield _finding(at, f"{shown(text)} is not a network such as 10.0.0.0/16")
+        return
+    if "/" not in text:
+        yield _finding(at, f"{shown(text)} has no prefix length, write {network}")
+    elif ipaddress.ip_interface(text).ip != network.network_address:
+        yield _finding(at, f"{shown(text)} is an address inside a network, write {network}")
+
+
+def _labels(at: Where, holder: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, value in holder.get("labels", {}).items():
+        words = labels.refusal(key, value)
+        if words:
+            yield _finding((*at, key), words)
+
+
+def _ports(services: Mapping[str, Any]) -> Iterator[Finding]:
+    owners: dict[int, str] = {}
+    for name, service in services.items():
+        for port_name, port in build.ports_of(service).items():
+            at: Where = ("services", name, "port")
+            if "port" not in service:
+                at = ("services", name, "ports", port_name)
+            if port in PROXY_PORTS:
+                yield _finding(at, f"{port} is a port of the proxy itself; choose another")
+            elif owners.setdefault(port, name) != name:
+                yield _finding(
+                    at,
+                    f"{port} is already the port of service '{owners[port]}'; one is wrong",
+                )
+
+
+def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
+    period, timeout = build.times_of(check)
+    if period < SHORTEST_PERIOD_S:
+        yield _finding((*at, "period"), f"{check['period']} is too short, write 200ms or more")
+    if "timeout" in check:
+        if not timeout:
+            yield _finding((*at, "timeout"), "0 would fail every probe, write 1s")
+        elif timeout > period:
+            asked = check.get("period", f"{build.PERIOD_S:g}s, the default")
+            words = (
+                f"{check['timeout']} is longer than the period ({asked}); a probe must end first"
+            )
+            yield _finding((*at, "timeout"), words)
+    http = check.get("http")
+    if http is not None:
+        given = (*at, "http")
+        probe, inside = (
+            ({"path": http}, given) if isinstance(http, str) else (http, (*given, "port"))
+        )
+        yield from _http_port(inside if "port" in probe else given, probe, ports)
+        low, high = build.status_of(probe)
+        if low > high:
+            yield _finding((*given, "status"), f"{low}-{high} is upside down, write {high}-{low}")
+
+
+def _http_port(at: Where, probe: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
+    if not ports or build.port_of(probe, ports) is not None:
+        return
+    names = listed(sorted(ports))
+    if "port" in probe:
+        yield _finding(
+            at, f"there is no port {shown(probe['port'])} here, write {names} or a number"
+        )
+    else:
+        yield _finding(at, f"which port? The service has several; add `port: ` with {names}")

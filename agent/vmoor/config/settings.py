@@ -1,0 +1,84 @@
+"""The accepted configuration as frozen values. `load` makes them; nothing else reads YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from vmoor.model.facts import MeshFacts
+from vmoor.model.service import Service, Workload
+
+SECRET_ID_FILE = "/etc/vmoor/credentials/secret-id"  # noqa: S105 - a path
+
+
+@dataclass(frozen=True)
+class AppRole:
+    """Vault's AppRole login; the keys are Vault Agent's."""
+
+    role_id: str
+    secret_id_file_path: str = SECRET_ID_FILE
+    # Set = the file holds a wrapping token, made by a request to this path.
+    secret_id_response_wrapping_path: str = ""
+    mount_path: str = "auth/approle"
+
+
+@dataclass(frozen=True)
+class VaultSettings:
+    addresses: tuple[str, ...]
+    auth: AppRole
+    ca_cert: str = ""  # a file; "" = the system's roots
+    namespace: str = ""
+
+
+@dataclass(frozen=True)
+class MeshSource:
+    """Where the mesh facts are: in Vault KV, or inline."""
+
+    kv_mount: str = ""
+    kv_path: str = ""
+    inline: Optional[MeshFacts] = None
+    revision: str = ""  # overrides of what the facts say, "" = no override
+    network: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call this mesh: the last part of its path."""
+        return self.kv_path.rsplit("/", 1)[-1] if self.kv_path else "inline"
+
+
+@dataclass(frozen=True)
+class VmSettings:
+    name: str = ""  # "" = instance id, else hostname
+    address: str = ""  # "" = the address of the route to istiod
+    interface: str = ""
+    cidr: str = ""
+    locality: str = ""  # "" = cloud-init's region/zone
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    pilot_agent: str = "/usr/local/bin/pilot-agent"
+    envoy: str = "/usr/local/bin/envoy"
+    bootstrap_template: str = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
+    concurrency: Optional[int] = None
+    config: Mapping[str, Any] = field(default_factory=dict)  # ProxyConfig, merged last
+
+
+@dataclass(frozen=True)
+class Interception:
+    mode: str = "redirect"  # redirect | tproxy | none
+    dns_capture: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    vault: VaultSettings
+    mesh: MeshSource
+    workload: Workload
+    services: tuple[Service, ...] = ()
+    vm: VmSettings = field(default_factory=VmSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    interception: Interception = field(default_factory=Interception)
+    log_level: str = "info"

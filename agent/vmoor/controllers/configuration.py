@@ -1,0 +1,130 @@
+"""Reads the configuration, keeps the accepted one, tells every problem of a refused one.
+
+A wrong configuration never ends anything: the accepted one runs on, and with none the agent
+waits. SIGHUP (`reload`) reads again; while there is a problem, a change of the files does too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Optional, Protocol
+
+from vmoor.config.build import settings_from
+from vmoor.config.settings import Settings
+from vmoor.errors import LocalFault, Misconfigured
+from vmoor.model.machine import Machine
+from vmoor.ports import Files
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0  # how often the files are looked at (one stat each) while none is accepted
+CALM_S = 3600.0
+
+
+class Read(Protocol):
+    @property
+    def document(self) -> Mapping[str, Any]: ...
+
+    @property
+    def problems(self) -> tuple[str, ...]: ...
+
+    @property
+    def none(self) -> bool: ...
+
+
+class Configuration:
+    """`read` validates in a child process; `stamp` changes when a file of the tree does.
+
+    `identify` turns vm.name into the Machine and refuses a name that cannot be one.
+    """
+
+    def __init__(
+        self,
+        settings: Cell[Optional[Settings]],
+        read: Callable[[], Read],
+        stamp: Callable[[], object],
+        files: Files,
+        accepted: str,
+        identify: Callable[[str], Machine],
+        machine: Cell[Optional[Machine]],
+    ) -> None:
+        self._settings = settings
+        self._identify = identify
+        self._machine = machine
+        self._read = read
+        self._stamp = stamp
+        self._files = files
+        self._accepted = accepted
+        self._asked = True
+        self._seen: object = None
+        self._problem: Optional[Misconfigured] = None
+
+    def reload(self) -> None:
+        """From the SIGHUP handler, before ringing the loop's bell."""
+        self._asked = True
+
+    def reconcile(self) -> Settled:
+        stamp = self._stamp()
+        if self._asked or (self._problem is not None and stamp != self._seen):
+            self._asked = False
+            self._seen = stamp
+            try:
+                self._problem = self._take()
+            except Misconfigured as e:
+                self._problem = e
+        if self._problem is not None:
+            raise self._problem
+        if self._settings.get() is None:
+            return Settled("no configuration in /etc/vmoor/conf.d", LOOK_S, waiting=True)
+        return Settled("accepted", CALM_S)
+
+    def _take(self) -> Optional[Misconfigured]:
+        read = self._read()
+        if read.problems:
+            if self._settings.get() is None:
+                self._take_accepted()
+            kept = "the accepted configuration runs on" if self._settings.get() else "not started"
+            return Misconfigured(read.problems, remedy=f"mend it, see `vmoor check`; {kept}")
+        if read.none:
+            return None
+        fresh = settings_from(read.document)
+        machine = self._identify(fresh.vm.name)
+        refused = _needs_restart(self._settings.get(), fresh)
+        if refused:
+            return Misconfigured([refused], remedy="systemctl restart vmoor")
+        text = json.dumps(read.document, sort_keys=True)
+        self._files.write(self._accepted, text.encode(), 0o600, durable=True)
+        self._machine.set(machine)
+        self._settings.set(fresh)
+        log.info("Configuration accepted, services: %s", ", ".join(s.name for s in fresh.services))
+        return None
+
+    def _take_accepted(self) -> None:
+        kept = self._files.read(self._accepted)
+        if kept is None:
+            return
+        try:
+            settings = settings_from(json.loads(kept))
+        except (ValueError, KeyError, TypeError) as e:
+            raise LocalFault(
+                f"cannot use {self._accepted}: {type(e).__name__}", remedy=f"rm {self._accepted}"
+            ) from e
+        self._machine.set(self._identify(settings.vm.name))
+        self._settings.set(settings)
+
+
+def _needs_restart(old: Optional[Settings], new: Settings) -> str:
+    """Who the VM is does not change under running entries."""
+    if old is None:
+        return ""
+    for what, before, after in (
+        ("vm.name", old.vm.name, new.vm.name),
+        ("workload", old.workload, new.workload),
+    ):
+        if before != after:
+            return f"{what} has changed and takes a restart of the agent"
+    return ""

@@ -1,0 +1,71 @@
+"""Which services this VM has, and the address at which the mesh finds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+from vmoor.config.settings import Settings
+from vmoor.model.credential import Credentials
+from vmoor.model.discovered import Discovered
+from vmoor.ports import Host
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 30.0  # an address that changes tells nobody
+
+
+class Discovery:
+    """`watch_units` is told the units that own services, on each pass."""
+
+    def __init__(
+        self,
+        *,
+        settings: Cell[Optional[Settings]],
+        credentials: Cell[Optional[Credentials]],
+        discovered: Cell[Discovered],
+        host: Host,
+        watch_units: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._discovered = discovered
+        self._host = host
+        self._watch_units = watch_units
+
+    def reconcile(self) -> Settled:
+        settings = self._settings.get()
+        if settings is None:
+            return Settled("waiting for the configuration", AGAIN_S, waiting=True)
+        checks = [check for service in settings.services for check in service.checks]
+        self._watch_units(sorted({check.unit.unit for check in checks if check.unit}))
+        # Before the address: services are checked while the VM is still mooring, and an address
+        # that can't be told now was right until now.
+        known = self._discovered.get().address
+        locality = settings.vm.locality or self._host.locality()
+        self._discovered.set(Discovered(settings.services, known, locality))
+        address = self._address(settings)
+        if not address:
+            return Settled("waiting for identity", AGAIN_S, waiting=True)
+        if known and address != known:
+            log.warning("The address of this VM is %s now, it was %s", address, known)
+        self._discovered.set(Discovered(settings.services, address, locality))
+        count = len(settings.services)
+        return Settled(f"{address}, {count} service{'' if count == 1 else 's'}", AGAIN_S)
+
+    def _address(self, settings: Settings) -> str:
+        """What is known already while telling it takes the mesh facts and they are not here."""
+        vm = settings.vm
+        if vm.address:
+            return vm.address
+        if vm.interface:
+            return self._host.interface_address(vm.interface)
+        if vm.cidr:
+            return self._host.cidr_address(vm.cidr)
+        credentials = self._credentials.get()
+        if credentials is None:
+            return self._discovered.get().address
+        return self._host.route_address(credentials.facts.istio.discovery[0])

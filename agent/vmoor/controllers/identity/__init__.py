@@ -1,0 +1,5 @@
+"""Who we are."""
+
+from vmoor.controllers.identity.controller import Identity
+
+__all__ = ["Identity"]

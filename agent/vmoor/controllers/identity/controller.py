@@ -1,0 +1,381 @@
+"""Who we are: the Vault login, the mesh facts, the two Kubernetes tokens, and their renewal.
+
+Everything is renewed at half its life; what is held stays in use until its successor works, so
+no failure of Vault takes away a credential that is still good. Never: a secret in a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional, TypeVar
+
+from vmoor import errors
+from vmoor.config.facts import facts_from
+from vmoor.config.settings import Settings, VaultSettings
+from vmoor.controllers.identity.secretid import NoSecretIdError, SecretIds
+from vmoor.model import identity
+from vmoor.model.credential import JITTER, Credential, Credentials, claims, subject_mismatch
+from vmoor.model.facts import MeshFacts
+from vmoor.model.identity import Held, IdentityState, VaultToken
+from vmoor.model.secret import Secret
+from vmoor.ports import Clock, Files, Vault
+from vmoor.runtime.bell import Bell
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FACTS_S = 300.0  # a change in KV reaches the fleet within this
+SECRET_ID_POLL_S = 2.0  # while there is none; a stat is cheap
+# Policies stick to a token at login, so a role that got one since needs a new login; not at
+# every retry, for SecretIDs may be limited in uses.
+RELOGIN_S = 60.0
+# A refused token that is younger than this is no fault of the token: no use in fetching more.
+REFRESH_S = 15.0
+# Between logins with a pair that Vault refused. Five refusals lock the *role*, so the whole
+# fleet, for 15 minutes, and only a gap of 15 minutes resets the count: three, then that gap.
+REFUSED_PAUSES_S = (15.0, 60.0, 960.0)
+ISTIO_AUDIENCE = "istio-ca"
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Vault's no to one login, kept so that the same one is not sent again too soon."""
+
+    login: str  # digest of role, mount and SecretID
+    error: errors.Rejected
+    again: float  # Clock.now()
+    count: int
+
+
+class Identity:
+    def __init__(  # noqa: PLR0913 - cells and ports, each named
+        self,
+        *,
+        settings: Cell[Optional[Settings]],
+        credentials: Cell[Optional[Credentials]],
+        state: Cell[IdentityState],
+        bell: Bell,
+        connect: Callable[[VaultSettings], Vault],
+        files: Files,
+        clock: Clock,
+        random: Callable[[], float],
+        runtime_dir: str = "/run/vmoor",
+        state_dir: str = "/var/lib/vmoor",
+    ) -> None:
+        """Publishes what is still good from before a restart; raises nothing, asks nobody."""
+        self._settings = settings
+        self._credentials = credentials
+        self._state = state
+        self._bell = bell
+        self._connect = connect
+        self._files = files
+        self._clock = clock
+        self._random = random
+        self._store = f"{runtime_dir}/credentials.json"
+        self._secret_ids = SecretIds(files, f"{state_dir}/secret-id.json")
+        self._connected: Optional[tuple[VaultSettings, Vault]] = None
+        self._held = Held()
+        self._stored = Held()
+        self._due: dict[str, float] = {}  # Unix seconds
+        self._facts: Optional[MeshFacts] = None
+        self._facts_due = 0.0
+        self._logged_in = -RELOGIN_S
+        self._refusal: Optional[_Refusal] = None
+        self._refused: frozenset[int] = frozenset()
+        configured = settings.get()
+        if configured is not None:
+            self._adopt(configured)
+
+    def refuse(self, error: errors.Unauthenticated) -> None:
+        """The API server refused the credential of that generation. Any thread may call."""
+        if error.generation not in self._refused:
+            self._refused |= {error.generation}
+            self._bell.ring()
+
+    def reconcile(self) -> Settled:
+        settings = self._settings.get()
+        if settings is None:
+            return Settled("waiting for the configuration", again=30, waiting=True)
+        self._adopt(settings)
+        failure: Optional[errors.VmoorError] = None
+        for step in (self._keep_login, self._keep_facts, self._keep_api, self._keep_istio):
+            try:
+                step(settings)
+            except errors.VmoorError as e:
+                failure = failure or e
+                if isinstance(e, errors.Unavailable) or not self._vault_token():
+                    break
+        self._publish(settings)
+        self._keep_over_restarts()
+        if failure is None:
+            return Settled(f"logged in by approle {settings.vault.auth.role_id}", self._again())
+        if isinstance(failure, NoSecretIdError) and self._credentials.get() is None:
+            path = settings.vault.auth.secret_id_file_path
+            return Settled(f"waiting for {path}", SECRET_ID_POLL_S, waiting=True)
+        raise failure
+
+    # -- the four steps ------------------------------------------------------------------------
+
+    def _keep_login(self, settings: Settings) -> None:
+        token = self._vault_token()
+        if token is None:
+            self._login(settings)
+            return
+        if not self._is_due("vault"):
+            return
+        if token.renewable and self._renewed(settings, token):
+            return
+        self._login(settings)
+
+    def _keep_facts(self, settings: Settings) -> None:
+        mesh = settings.mesh
+        if mesh.inline is not None:
+            self._facts = _overridden(mesh.inline, settings)
+            return
+        if self._facts is not None and self._clock.now() < self._facts_due:
+            # The overrides may be new.
+            self._facts = _overridden(_parsed(self._held.facts, settings), settings)
+            return
+        read = self._as_ourselves(
+            settings,
+            lambda vault, token: vault.read_kv(token, mesh.kv_mount, mesh.kv_path),
+        )
+        self._facts = _overridden(_parsed(read, settings), settings)
+        self._facts_due = self._clock.now() + FACTS_S
+        self._held = replace(self._held, facts=read)
+
+    def _keep_api(self, settings: Settings) -> None:
+        if self._facts is not None:
+            account = settings.workload.api_account
+            role = self._facts.kubernetes.vault_role or account
+            api = self._minted(settings, self._held.api, "api", role, account, "")
+            self._held = replace(self._held, api=api)
+
+    def _keep_istio(self, settings: Settings) -> None:
+        if self._facts is not None:
+            account = settings.workload.service_account
+            role = self._facts.istio.vault_role or account
+            istio = self._minted(
+                settings, self._held.istio, "istio", role, account, ISTIO_AUDIENCE
+            )
+            self._held = replace(self._held, istio=istio)
+
+    # -- Vault ---------------------------------------------------------------------------------
+
+    def _vault(self, settings: Settings) -> Vault:
+        if self._connected is None or self._connected[0] != settings.vault:
+            if self._connected is not None:
+                self._connected[1].close()
+            self._connected = (settings.vault, self._connect(settings.vault))
+        return self._connected[1]
+
+    def _vault_token(self) -> Optional[VaultToken]:
+        token = self._held.vault
+        return token if token is not None and token.good(self._clock.wall()) else None
+
+    def _as_ourselves(self, settings: Settings, call: Callable[[Vault, VaultToken], T]) -> T:
+        """`call` with the Vault token; once more with a new one where that may change things."""
+        token = self._vault_token() or self._login(settings)
+        vault = self._vault(settings)
+        try:
+            return call(vault, token)
+        except errors.Unauthenticated:
+            self._held = replace(self._held, vault=None)
+            return call(vault, self._login(settings))
+        except errors.Forbidden:
+            if self._clock.now() - self._logged_in < RELOGIN_S:
+                raise
+            try:
+                token = self._login(settings)
+            except errors.VmoorError as e:
+                log.info("identity: no new login for new policies: %s", e.message)
+            else:
+                return call(vault, token)
+            raise
+
+    def _login(self, settings: Settings) -> VaultToken:
+        auth, vault = settings.vault.auth, self._vault(settings)
+        secret_id = self._secret_ids.read(auth, vault)
+        login = identity.fingerprint(auth.role_id, auth.mount_path, secret_id.reveal())
+        last = self._refusal if self._refusal and self._refusal.login == login else None
+        if last and self._clock.now() < last.again:
+            raise errors.Rejected(last.error.message, remedy=last.error.remedy)
+        try:
+            token = vault.login(auth, secret_id)
+        except errors.Rejected as e:
+            count = last.count + 1 if last else 0
+            pause = REFUSED_PAUSES_S[min(count, len(REFUSED_PAUSES_S) - 1)]
+            self._refusal = _Refusal(login, e, self._clock.now() + pause, count)
+            raise
+        self._refusal = None
+        self._logged_in = self._clock.now()
+        self._take_vault(token, life=token.expires - token.issued)
+        return token
+
+    def _renewed(self, settings: Settings, token: VaultToken) -> bool:
+        """False when it could not be, or only for so little that a new login is due."""
+        try:
+            longer = self._vault(settings).renew(token)
+        except (errors.Unauthenticated, errors.Forbidden, errors.Rejected) as e:
+            log.info("identity: %s; logging in anew", e.message)
+            return False
+        self._take_vault(longer, life=self._held.vault_life)
+        enough = longer.expires - longer.issued >= self._held.vault_life / 2
+        if not enough:
+            self._due["vault"] = 0.0  # until a login succeeds
+        return enough
+
+    def _take_vault(self, token: VaultToken, *, life: float) -> None:
+        self._held = replace(self._held, vault=token, vault_life=life)
+        self._due["vault"] = self._half_life(token.issued, token.expires)
+
+    def _minted(
+        self,
+        settings: Settings,
+        old: Optional[Credential],
+        name: str,
+        role: str,
+        account: str,
+        audience: str,
+    ) -> Credential:
+        assert self._facts is not None  # noqa: S101 - the callers looked
+        mount = self._facts.kubernetes.vault_mount
+        source = f"{mount}/creds/{role}"
+        if old and old.source == source:
+            if old.generation in self._refused:
+                self._allow_refresh(old)
+            elif not self._is_due(name):
+                return old
+        namespace = settings.workload.namespace
+        minted = self._as_ourselves(
+            settings, lambda vault, token: vault.mint(token, mount, role, namespace, audience)
+        )
+        wrong = subject_mismatch(minted.value, namespace, account) or _audience_mismatch(
+            minted.value, audience
+        )
+        if wrong:
+            raise errors.Rejected(
+                f"cannot use the token from {source}: {wrong}",
+                remedy=f"correct Vault's role {role} (service_account_name {account}),"
+                " or vault_role in the mesh facts",
+            )
+        generation = self._held.generation + 1
+        self._held = replace(self._held, generation=generation)
+        new = Credential(minted.value, minted.issued, minted.expires, generation, source)
+        self._due[name] = new.renew_at(self._random())
+        return new
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _is_due(self, name: str) -> bool:
+        return self._clock.wall() >= self._due.get(name, 0.0)
+
+    def _allow_refresh(self, refused: Credential) -> None:
+        """One fresh token at once; when that one is refused too, at our own pace."""
+        if self._clock.wall() - refused.issued < REFRESH_S:
+            raise errors.Rejected(
+                f"cannot use a token fresh from {refused.source}: the API server refuses it",
+                remedy="kubernetes.server in the mesh facts and Vault's Kubernetes mount must be"
+                " of the same cluster",
+            )
+
+    def _half_life(self, issued: float, expires: float) -> float:
+        return issued + (expires - issued) / 2 * (1 + JITTER * (2 * self._random() - 1))
+
+    def _again(self) -> float:
+        soonest = min(self._due.values()) - self._clock.wall()
+        if self._facts_due:
+            soonest = min(soonest, self._facts_due - self._clock.now())
+        return max(1.0, min(soonest, FACTS_S))
+
+    # -- what others see, and what a restart finds ---------------------------------------------
+
+    def _publish(self, settings: Settings) -> None:
+        """An expired istio token takes nobody's API access away: only the API's own end does.
+
+        A refused API token stays until its successor works: the refusal may be the server's
+        passing fault, and Vault may be down.
+        """
+        held, now = self._held, self._clock.wall()
+        if self._facts and held.api and held.istio and held.api.good(now):
+            self._credentials.set(Credentials(self._facts, held.api, held.istio))
+        else:
+            self._credentials.set(None)
+        self._state.set(
+            IdentityState(
+                role=settings.vault.auth.role_id,
+                vault_expires=held.vault.expires if held.vault else 0.0,
+                api_expires=held.api.expires if held.api else 0.0,
+                istio_expires=held.istio.expires if held.istio else 0.0,
+                policies=held.vault.policies if held.vault else (),
+            )
+        )
+
+    def _keep_over_restarts(self) -> None:
+        if self._held != self._stored:
+            self._files.write(self._store, identity.encode(self._held), 0o600)
+            self._stored = self._held
+
+    def _adopt(self, settings: Settings) -> None:
+        """For a configuration that is not the held one's: what was kept for it, or nothing."""
+        mark = _fingerprint(settings)
+        if mark == self._held.fingerprint:
+            return
+        generation = self._held.generation
+        self._held, self._facts, self._facts_due = Held(mark, generation=generation), None, 0.0
+        try:
+            kept = identity.decode(self._files.read(self._store))
+            if kept.fingerprint != mark:
+                return
+            facts = settings.mesh.inline or (kept.facts and _parsed(kept.facts, settings))
+        except errors.VmoorError as e:
+            log.warning("identity: cannot use what was kept before a restart: %s", e.message)
+            return
+        self._held = self._stored = replace(kept, generation=max(kept.generation, generation))
+        self._facts = _overridden(facts, settings) if facts else None
+        if kept.vault:
+            self._due["vault"] = self._half_life(kept.vault.issued, kept.vault.expires)
+        for name, token in (("api", kept.api), ("istio", kept.istio)):
+            if token:
+                self._due[name] = token.renew_at(self._random())
+        self._publish(settings)
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Of what makes held credentials this configuration's own. Addresses may change."""
+    mesh, auth, workload = settings.mesh, settings.vault.auth, settings.workload
+    return identity.fingerprint(
+        settings.vault.namespace,
+        (auth.mount_path, auth.role_id),
+        (mesh.kv_mount, mesh.kv_path, mesh.inline and mesh.inline.kubernetes),
+        (workload.namespace, workload.service_account),
+    )
+
+
+def _parsed(read: Optional[Mapping[str, Any]], settings: Settings) -> MeshFacts:
+    return facts_from(read or {}, f"{settings.mesh.kv_mount}/{settings.mesh.kv_path}")
+
+
+def _overridden(facts: MeshFacts, settings: Settings) -> MeshFacts:
+    mesh = settings.mesh
+    return replace(
+        facts,
+        istio=replace(
+            facts.istio,
+            revision=mesh.revision or facts.istio.revision,
+            network=mesh.network or facts.istio.network,
+        ),
+    )
+
+
+def _audience_mismatch(token: Secret, audience: str) -> Optional[str]:
+    told = claims(token).get("aud")
+    audiences: Sequence[Any] = told if isinstance(told, list) else [told]
+    if not audience or audience in audiences:
+        return None
+    return f"it is for {errors.quoted(told)}, not for {audience}"

@@ -1,0 +1,87 @@
+"""The composition root: makes the parts, gives each what it needs, starts and ends them.
+
+No decision about the mesh stands here. What a SIGTERM means is asked of systemd (design:
+stopping is not always leaving); everything else is a loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import Optional
+
+from vmoor import __version__, errors
+from vmoor.adapters import journal, notify, singleton
+from vmoor.assembly import Parts
+from vmoor.mooring import Mooring
+
+log = logging.getLogger(__name__)
+
+STATE = "/var/lib/vmoor"
+STOP_S = 3.0  # for the loops to end their pass; a leave has its own time after that
+LEAVE_S = 10.0  # of TimeoutStopSec=45s
+
+
+class Daemon:
+    """One life of the agent, from exec to exit code."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self._parts = Parts(STATE)
+        self._mooring: Optional[Mooring] = None
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        supervisor = self._parts.supervisor
+        supervisor.start(self._parts.loops())
+        notify.ready()
+        tick = notify.watchdog_interval()
+        settings, machine = self._parts.settings, self._parts.machine
+        settings.rings(supervisor.bell)
+        trouble = supervisor.watch(lambda: self._stopping or settings.get() is not None, tick)
+        this = machine.get()
+        if settings.get() and this and not self._stopping and not trouble:
+            self._mooring = Mooring(self._parts, this)
+            supervisor.start(self._mooring.loops, self._mooring.pumps)
+            trouble = supervisor.watch(lambda: self._stopping, tick)
+        return self._end(trouble)
+
+    def _on_stop(self, *_: object) -> None:
+        self._stopping = True
+        self._parts.supervisor.bell.ring()
+
+    def _on_reload(self, *_: object) -> None:
+        self._parts.reload()
+
+    def _end(self, trouble: Optional[str]) -> int:
+        if trouble is not None:
+            log.critical("The agent ends and systemd starts a new one: %s", trouble)
+            return errors.EXIT_NOT_FINE
+        notify.stopping()
+        leaving = self._mooring is not None and self._mooring.is_leave()
+        still = self._parts.supervisor.stop(STOP_S)
+        if still:
+            log.warning("Stopped without waiting longer for: %s", ", ".join(still))
+        if self._mooring is not None:
+            if leaving:
+                self._mooring.leave(LEAVE_S)
+            else:
+                self._mooring.pause()
+        return errors.EXIT_OK
+
+
+def main() -> int:
+    """`vmoor run`."""
+    journal.install()
+    threading.current_thread().name = "vmoor"
+    log.info("vmoor %s", __version__)
+    try:
+        held = singleton.hold(f"{STATE}/lock")
+    except errors.LocalFault as e:
+        log.critical("%s", e)
+        return errors.EXIT_NOT_FINE
+    log.debug("holding lock, descriptor %d", held)
+    return Daemon().run()

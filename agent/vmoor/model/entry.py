@@ -1,0 +1,150 @@
+"""WorkloadEntries as values: what one from the API server says, and whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+OWNER = "vmoor"  # app.kubernetes.io/managed-by, and the field manager
+MANAGED_BY = "app.kubernetes.io/managed-by"
+VM = "vmoor.io/vm"
+SERVICE = "vmoor.io/service"
+SERVICE_ACCOUNT = "vmoor.io/service-account"
+HOLDER = "vmoor.io/holder"  # the annotation that says which boot of which machine wrote it
+HEALTHY = "Healthy"  # the condition that istiod reads (pilot/pkg/model/status)
+API_VERSION = "networking.istio.io/v1"
+
+Object = Mapping[str, Any]  # a Kubernetes object as JSON
+
+
+@dataclass(frozen=True)
+class EntryState:
+    """One service's entry as registration last saw or wrote it."""
+
+    service: str
+    name: str
+    state: str  # "registered" | "refused" | "pending"
+    health: str = ""  # what the Healthy condition says: "True" | "False" | ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who may change an object: this VM under this service account, and nobody else of us."""
+
+    vm: str
+    service_account: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The owner mark."""
+        return {MANAGED_BY: OWNER, VM: self.vm, SERVICE_ACCOUNT: self.service_account}
+
+    @property
+    def selector(self) -> str:
+        return f"{MANAGED_BY}={OWNER},{VM}={self.vm}"
+
+    def owns(self, thing: Object) -> bool:
+        labels = _map(metadata(thing).get("labels"))
+        return all(labels.get(key) == value for key, value in self.labels.items())
+
+
+def metadata(thing: Object) -> Mapping[str, Any]:
+    return _map(thing.get("metadata"))
+
+
+def name(thing: Object) -> str:
+    return str(metadata(thing).get("name", ""))
+
+
+def version(thing: Object) -> str:
+    """metadata.resourceVersion: to be compared for equality only."""
+    return str(metadata(thing).get("resourceVersion", ""))
+
+
+def uid(thing: Object) -> str:
+    return str(metadata(thing).get("uid", ""))
+
+
+def judged(thing: Object) -> Mapping[str, str]:
+    """The metadata that ties a write to exactly this version of this object.
+
+    The version alone is not enough: an apply, or the PUT of a Lease, makes anew what is gone.
+    """
+    return {"name": name(thing), "uid": uid(thing), "resourceVersion": version(thing)}
+
+
+def holder(thing: Object) -> str:
+    return str(_map(metadata(thing).get("annotations")).get(HOLDER, ""))
+
+
+def address(thing: Object) -> str:
+    return str(_map(thing.get("spec")).get("address", ""))
+
+
+def described_owner(thing: Object) -> str:
+    """Whom an object that is not ours belongs to, for people."""
+    labels = _map(metadata(thing).get("labels"))
+    if labels.get(MANAGED_BY) != OWNER:
+        return f"it is not vmoor's (managed by {labels.get(MANAGED_BY) or 'nobody told'})"
+    return (
+        f"it belongs to VM {labels.get(VM, '?')} of service account "
+        f"{labels.get(SERVICE_ACCOUNT, '?')}"
+    )
+
+
+def health(thing: Object) -> Optional[Mapping[str, Any]]:
+    """The Healthy condition, None when there is none (istiod leaves such an entry out)."""
+    for condition in _conditions(thing):
+        if condition.get("type") == HEALTHY:
+            return condition
+    return None
+
+
+def health_status(thing: Object) -> str:
+    """What the condition says: "True", "False"; "" when there is none."""
+    return str((health(thing) or {}).get("status", ""))
+
+
+def with_health(
+    thing: Object, *, status: bool, reason: str, message: str, wall: float
+) -> Mapping[str, Any]:
+    """The body of an apply on the status of exactly this version of `thing`.
+
+    status.conditions is an atomic list in Istio's CRD: conditions of others are carried over, or
+    they would be gone.
+    """
+    now, text = timestamp(wall), str(status)
+    old = health(thing) or {}
+    since = old.get("lastTransitionTime", now) if old.get("status") == text else now
+    ours = {
+        "type": HEALTHY,
+        "status": text,
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": now,
+        "lastTransitionTime": since,
+    }
+    others = [dict(c) for c in _conditions(thing) if c.get("type") != HEALTHY]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "WorkloadEntry",
+        "metadata": judged(thing),
+        "status": {"conditions": [*others, ours]},
+    }
+
+
+def timestamp(wall: float) -> str:
+    """metav1.Time: RFC 3339 with whole seconds."""
+    return datetime.fromtimestamp(wall, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _conditions(thing: Object) -> Sequence[Mapping[str, Any]]:
+    listed = _map(thing.get("status")).get("conditions")
+    return [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

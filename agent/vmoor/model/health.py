@@ -1,0 +1,112 @@
+"""From single probes to a verdict. Times are Clock.now() seconds."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
+from vmoor.model.service import Check, UnitProbe
+
+# A unit in one of these ActiveStates has a running main process.
+RUNNING = ("active", "reloading", "refreshing")
+
+
+class Health(enum.Enum):
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One look: went well or not, and the words for it ("200 in 4ms", "connection refused")."""
+
+    passed: bool
+    words: str
+    reason: str = "CheckFailed"  # what a verdict says when it did not pass
+
+
+@dataclass(frozen=True)
+class CheckState:
+    """What is known of one check: its health, and how many looks in a row say otherwise."""
+
+    health: Health = Health.UNKNOWN
+    streak: int = 0
+    words: str = "not checked yet"
+    reason: str = "Checking"
+
+    def after(self, probe: Probe, check: Check) -> CheckState:
+        """The state after one more look.
+
+        An unknown check takes its health from the first look: there is nothing to defend yet.
+        """
+        seen = Health.HEALTHY if probe.passed else Health.UNHEALTHY
+        reason = "Passed" if probe.passed else probe.reason
+        if seen is self.health:
+            return CheckState(seen, 0, probe.words, reason)
+        streak = self.streak + 1
+        needed = check.success_threshold if probe.passed else check.failure_threshold
+        if self.health is Health.UNKNOWN or check.unit or streak >= needed:
+            return CheckState(seen, 0, probe.words, reason)
+        return replace(self, streak=streak, words=f"{probe.words} ({streak}/{needed})")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The health of one service, and why."""
+
+    health: Health
+    reason: str  # a CamelCase word for the entry's condition, such as CheckFailed
+    words: str
+    since: float = 0.0
+
+
+def unit_probe(probe: UnitProbe, unit: UnitState, listening: frozenset[int]) -> Probe:
+    """A dead unit is out at once, a live one that does not listen as well: no thresholds."""
+    if unit.active not in RUNNING:
+        return Probe(passed=False, words=_dead(probe.unit, unit), reason="UnitDead")
+    missing = [str(port) for port in sorted(probe.ports) if port not in listening]
+    if missing:
+        words = f"{probe.unit} runs, but nothing listens on {', '.join(missing)}"
+        return Probe(passed=False, words=words, reason="NotListening")
+    ports = ", ".join(str(port) for port in sorted(probe.ports))
+    return Probe(passed=True, words=f"active, listening on {ports}")
+
+
+def unit_restarted(probe: UnitProbe) -> Probe:
+    """For a unit that is active in another life than the one that was healthy."""
+    return Probe(passed=False, words=f"{probe.unit} died and was restarted", reason="UnitDead")
+
+
+def _dead(name: str, unit: UnitState) -> str:
+    if unit.load == "not-found":
+        return f"there is no unit {name}"
+    why = f", {unit.result}" if unit.result not in ("", "success") else ""
+    return f"{name} is {unit.active} ({unit.sub}{why})"
+
+
+def judge(
+    checks: Sequence[CheckState], proxy: ProxyState, old: Optional[Verdict], now: float
+) -> Verdict:
+    """All checks AND the proxy, which is asked each time and never remembered."""
+    health, reason, words = _judged(checks, proxy)
+    same = old is not None and old.health is health
+    return Verdict(health, reason, words, old.since if old is not None and same else now)
+
+
+def _judged(checks: Sequence[CheckState], proxy: ProxyState) -> tuple[Health, str, str]:
+    for state in checks:
+        if state.health is Health.UNHEALTHY:
+            return Health.UNHEALTHY, state.reason, state.words
+    # Before anyone looked at it, its state is no news: an agent's restart changes nothing.
+    if proxy != UNSEEN and not proxy.live:
+        return Health.UNHEALTHY, "ProxyNotReady", f"the proxy is not ready: {proxy.words}"
+    for state in checks:
+        if state.health is Health.UNKNOWN:
+            return Health.UNKNOWN, "Checking", state.words
+    if proxy == UNSEEN:
+        return Health.UNKNOWN, "Checking", "the proxy has not been looked at yet"
+    return Health.HEALTHY, "Passed", "; ".join(state.words for state in checks)

@@ -1,0 +1,188 @@
+"""The VM's Lease: heartbeat, and lock on the VM's name.
+
+The protocol is a PUT with resourceVersion, as kubelet's: whoever wrote last is known, and nobody
+writes over a version that he has not judged. `judge` is the whole of it; instants are Clock.now()
+seconds of the judging machine, since another machine's clock proves nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+from vmoor.model import entry
+from vmoor.model.entry import Object, Owner
+from vmoor.model.machine import Machine
+
+INTERVAL_S = 3.0  # without a reaper in the mesh; design: max(3 s, VMs / 300)
+DURATION_S = 10  # 3 x interval + 1 s: two beats may be lost
+LAST_BEAT_S = 60  # a stop that is not a leave: time for an upgrade or a restart
+LONGEST_S = 120  # what anybody believes of a duration in a Lease, the reaper too
+JITTER = 0.1
+RESERVE_S = 1.0  # a beat ends this long before the lease does, so that one more can be tried
+FIRST_DEADLINE_S = 5.0  # of a beat when the lease has lapsed or is not known
+LOOK_S = 1.0  # how often a foreign Lease is looked at while it is not known whether it moves
+SLOW_LOOK_S = 5.0  # the same once it has moved
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Whether this agent may write entries. Changes seldom; its readers are rung."""
+
+    held: bool = False
+    refused: bool = False  # someone lives under our name
+    words: str = "no lease yet"
+    rebooted: bool = False  # not held yet, and the holder is an earlier boot of this machine
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The last beat that the API server confirmed; Clock.now() seconds of when it was sent."""
+
+    at: float = 0.0
+    interval: float = INTERVAL_S
+    duration: float = DURATION_S
+
+
+def may_write(lock: Lock, beat: Beat, now: float) -> bool:
+    """Past the lease by our own clock somebody else may have taken it over."""
+    return lock.held and now < beat.at + beat.duration
+
+
+def beat_deadline(beat: Optional[Beat], now: float) -> float:
+    """How long a beat may take: what the lease has left, less the reserve, at least 1 s."""
+    left = beat.at + beat.duration - now if beat else 0.0
+    return max(1.0, left - RESERVE_S) if left > 0 else FIRST_DEADLINE_S
+
+
+def next_beat(interval: float, random: float) -> float:
+    """Seconds; `random` is from 0 to 1."""
+    return interval * (1 + JITTER * (2 * random - 1))
+
+
+def lease_name(vm: str) -> str:
+    return f"vmoor-{vm}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A foreign Lease under watch: how it looked, and since when it has looked so."""
+
+    holder: str
+    renewed: str
+    since: float
+    moved: bool = False  # it has changed at least once before our eyes
+
+
+class Verdict(enum.Enum):
+    CREATE = "create"  # there is none
+    BEAT = "beat"  # it is ours, or nobody's: write over exactly this version
+    WATCH = "watch"  # foreign, and not known yet whether its holder lives
+    REFUSE = "refuse"  # foreign, and its holder lives
+
+
+@dataclass(frozen=True)
+class Judgement:
+    verdict: Verdict
+    seen: Optional[Seen] = None
+    again: float = 0.0  # when to look again, for WATCH and REFUSE
+    words: str = ""
+    confirms: bool = False  # the Lease carries the renewTime that we sent: that PUT went through
+
+
+def judge(  # noqa: PLR0913 - every input of the decision by name
+    lease: Optional[Object],
+    *,
+    machine: Machine,
+    owner: Owner,
+    sent: str,
+    seen: Optional[Seen],
+    asked: float,
+    now: float,
+    alive: bool = False,
+) -> Judgement:
+    """`asked` and `now`: before and after the GET. `alive`: its holder just took it from us."""
+    if lease is None:
+        return Judgement(Verdict.CREATE)
+    spec = lease.get("spec") or {}
+    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+    if holder == machine.holder:
+        return Judgement(Verdict.BEAT, confirms=bool(sent) and renewed == sent)
+    if not owner.owns(lease):
+        words = f"Lease {entry.name(lease)} is not this VM's: {entry.described_owner(lease)}"
+        return Judgement(Verdict.REFUSE, again=SLOW_LOOK_S, words=words)
+    if not holder:
+        return Judgement(Verdict.BEAT)
+    duration = believed(spec.get("leaseDurationSeconds"))
+    if seen is None or (seen.holder, seen.renewed) != (holder, renewed):
+        seen = Seen(holder, renewed, now, moved=alive or seen is not None)
+    elif asked - seen.since >= duration:
+        return Judgement(Verdict.BEAT)
+    return _foreign(replace(seen, moved=seen.moved or alive), duration, now)
+
+
+def _foreign(seen: Seen, duration: float, now: float) -> Judgement:
+    left = max(0.0, seen.since + duration - now)
+    if seen.moved:
+        words = f"another machine lives under this VM's name: {seen.holder} beats"
+        return Judgement(Verdict.REFUSE, seen, max(LOOK_S, min(SLOW_LOOK_S, left)), words)
+    words = f"the lease is held by {seen.holder}; looking {left:.0f} s more whether it lives"
+    return Judgement(Verdict.WATCH, seen, min(LOOK_S, left), words)
+
+
+def same_machine(holder: str, machine: Machine) -> bool:
+    """Whether that holder is this machine, before or after a reboot."""
+    return bool(machine.machine_hash) and holder.split("/", 1)[0] == machine.machine_hash
+
+
+def held_by(lease: Object, machine: Machine) -> bool:
+    return bool((lease.get("spec") or {}).get("holderIdentity") == machine.holder)
+
+
+def believed(duration: Any) -> float:
+    """Seconds, from the leaseDurationSeconds of somebody else's Lease."""
+    if not isinstance(duration, int) or duration <= 0:
+        return DURATION_S
+    return min(duration, LONGEST_S)
+
+
+def body(
+    old: Optional[Object], *, machine: Machine, owner: Owner, duration: float, renewed: str
+) -> Object:
+    """The Lease to create or to put over `old`.
+
+    Entries never refer to it as their owner: a recreated Lease has another UID, and garbage
+    collection would take live entries.
+    """
+    spec = (old or {}).get("spec") or {}
+    ours = spec.get("holderIdentity") == machine.holder
+    meta: dict[str, Any] = {"name": lease_name(machine.name), "labels": dict(owner.labels)}
+    if old is not None:
+        meta.update(entry.judged(old))
+        meta["labels"] = {**(entry.metadata(old).get("labels") or {}), **owner.labels}
+    changes = int(spec.get("leaseTransitions") or 0)
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": meta,
+        "spec": {
+            "holderIdentity": machine.holder,
+            "leaseDurationSeconds": int(duration),
+            "acquireTime": spec.get("acquireTime", renewed) if ours else renewed,
+            "renewTime": renewed,
+            "leaseTransitions": changes if ours or old is None else changes + 1,
+        },
+    }
+
+
+def released(lease: Object) -> Mapping[str, Any]:
+    """The same Lease with nobody holding it, so that a namesake need not wait."""
+    return {**lease, "spec": {**lease["spec"], "holderIdentity": ""}}
+
+
+def micro_time(wall: float) -> str:
+    """metav1.MicroTime, as the API server writes it back: six digits."""
+    return datetime.fromtimestamp(wall, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

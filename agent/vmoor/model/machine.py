@@ -1,0 +1,17 @@
+"""The VM itself: its name, and the proofs that it is still the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    name: str  # a DNS label
+    machine_hash: str  # of machine-id and instance id; equal after a reboot, not after a clone
+    boot_id: str
+
+    @property
+    def holder(self) -> str:
+        """The Lease's holderIdentity."""
+        return f"{self.machine_hash}/{self.boot_id}"

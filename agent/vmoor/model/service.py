@@ -1,0 +1,84 @@
+"""What a VM is for the mesh, what listens on it, and how that is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Workload:
+    namespace: str
+    name: str
+    service_account: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mesh_labels(self) -> Mapping[str, str]:
+        """On the proxy and on every entry of every VM of this workload, always equal.
+
+        istiod takes the labels of the *first* entry with the VM's address for the VM's own
+        policies. Names: istio.io/api/label.
+        """
+        return {
+            "app": self.name,
+            "service.istio.io/canonical-name": self.name,
+            "service.istio.io/canonical-revision": self.labels.get("version", "latest"),
+            **self.labels,
+        }
+
+    @property
+    def api_account(self) -> str:
+        """The ServiceAccount for the API; `service_account` itself has no rights there."""
+        return f"{self.service_account}-vmoor"
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    path: str
+    port: int
+    host: str = "127.0.0.1"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: tuple[int, int] = (200, 399)
+
+
+@dataclass(frozen=True)
+class TcpProbe:
+    port: int
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class UnitProbe:
+    """The owning unit is active and every port of the service listens. Driven by events."""
+
+    unit: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One way to look at a service; times in seconds."""
+
+    name: str  # "http /healthz", "tcp 8080", "unit web.service": what people see
+    http: Optional[HttpProbe] = None
+    tcp: Optional[TcpProbe] = None
+    unit: Optional[UnitProbe] = None
+    period: float = 5.0
+    timeout: float = 1.0
+    failure_threshold: int = 2
+    success_threshold: int = 1
+    initial_delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Service:
+    name: str
+    ports: Mapping[str, int]
+    checks: tuple[Check, ...]
+    protocol: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    weight: Optional[int] = None
+    unit: str = ""
+    source: str = "static"

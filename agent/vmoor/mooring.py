@@ -1,0 +1,194 @@
+"""The parts that moor the VM, made of what and woken by what. Part of the composition root."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from vmoor import errors
+from vmoor.adapters import children
+from vmoor.adapters.envoy_admin import EnvoyAdmin
+from vmoor.adapters.kube import Kube
+from vmoor.adapters.probes import LocalProber
+from vmoor.adapters.units import SystemdUnits
+from vmoor.adapters.vault import HvacVault
+from vmoor.assembly import Parts
+from vmoor.controllers.discovery import Discovery
+from vmoor.controllers.health import Health, Track
+from vmoor.controllers.heartbeat import Heartbeat
+from vmoor.controllers.identity import Identity
+from vmoor.controllers.leaving import Leaving
+from vmoor.controllers.observer import Observer
+from vmoor.controllers.proxy import RIVAL, UNIT, Proxy
+from vmoor.controllers.registration import Registration
+from vmoor.model.health import Probe
+from vmoor.model.machine import Machine
+from vmoor.model.registration import Observed
+from vmoor.model.service import Workload
+from vmoor.runtime.bell import Bell
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Loop, Settled
+from vmoor.runtime.pool import Pool
+from vmoor.runtime.supervisor import Pump
+
+log = logging.getLogger(__name__)
+
+SELF = "vmoor.service"
+PROBERS = 8
+LAST_BEAT_S = 2.0
+
+
+class Mooring:
+    """Made once there is a configuration."""
+
+    def __init__(self, parts: Parts, machine: Machine) -> None:
+        self._parts = parts
+        self._machine = machine
+        self._units = SystemdUnits()
+        self._observed = Cell(Observed())
+        self._bells: dict[str, Bell] = {}
+        self._cluster = self._kube()
+        shared: dict[str, Any] = {
+            "settings": parts.settings, "credentials": parts.credentials, "machine": machine,
+            "clock": parts.clock,
+        }  # fmt: skip
+        self._identity = self._make_identity()
+        self._heartbeat = Heartbeat(
+            lock=parts.lock, beat=parts.beat, cluster=self._kube(), random=random.random, **shared
+        )
+        self.loops = (
+            self._loop("identity", self._identity.reconcile),
+            self._loop("discovery", self._make_discovery().reconcile),
+            self._loop("proxy", self._proxy(shared).reconcile),
+            self._loop("heartbeat", self._heartbeat.reconcile),
+            self._loop("health", self._checks().reconcile),
+            self._loop("registration", self._registration(shared).reconcile),
+            self._loop("observer", self._observer().reconcile, detached=True),
+        )
+        self.pumps = (Pump("systemd", self._units.run),)
+        self._connect()
+        parts.show(*(loop for loop in self.loops if loop.name != "observer"))
+
+    def is_leave(self) -> bool:
+        """Whether this SIGTERM ends the VM's membership: a stop, or the machine goes down.
+
+        Unknown is not leaving: then the lease decides.
+        """
+        try:
+            stopping = self._units.system_state() == "stopping"
+            return stopping or self._units.job_type(SELF) == "stop"
+        except errors.VmoorError as e:
+            log.warning("Cannot ask systemd why we stop, so entries stay: %s", e)
+            return False
+
+    def leave(self, seconds: float) -> None:
+        """All loops have ended."""
+        parts = self._parts
+        leaving = Leaving(
+            settings=parts.settings, lock=parts.lock, beat=parts.beat, machine=self._machine,
+            cluster=self._cluster, envoy=EnvoyAdmin(), clock=parts.clock,
+            pause=threading.Event().wait,
+        )  # fmt: skip
+        for left in leaving.leave(seconds):
+            log.warning("Left behind: %s", left)
+        try:
+            self._units.stop(UNIT)
+        except errors.VmoorError as e:
+            log.warning("Cannot stop %s: %s", UNIT, e)
+
+    def pause(self) -> None:
+        """A stop that is not a leave: one last beat that covers a restart or an upgrade."""
+        try:
+            self._heartbeat.last_beat(LAST_BEAT_S)
+        except errors.VmoorError as e:
+            log.warning("Cannot send the last beat: %s", e)
+
+    def _kube(self) -> Kube:
+        return Kube(self._parts.credentials.get, self._workload)
+
+    def _workload(self) -> Optional[Workload]:
+        settings = self._parts.settings.get()
+        return settings.workload if settings else None
+
+    def _loop(
+        self, name: str, reconcile: Callable[[], Settled], *, detached: bool = False
+    ) -> Loop:
+        bell = self._bells.setdefault(name, Bell())
+        return Loop(
+            name,
+            reconcile,
+            bell,
+            self._parts.clock,
+            detached=detached,
+            refused=self._identity.refuse,
+        )
+
+    def _make_identity(self) -> Identity:
+        parts = self._parts
+        return Identity(
+            settings=parts.settings, credentials=parts.credentials, state=parts.identity,
+            bell=self._bells.setdefault("identity", Bell()),
+            connect=lambda vault: HvacVault(vault, parts.clock), files=parts.files,
+            clock=parts.clock, random=random.random,
+        )  # fmt: skip
+
+    def _make_discovery(self) -> Discovery:
+        parts = self._parts
+        return Discovery(
+            settings=parts.settings,
+            credentials=parts.credentials,
+            discovered=parts.discovered,
+            host=parts.host,
+            watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
+        )
+
+    def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
+        return Proxy(
+            discovered=self._parts.discovered, state=self._parts.proxy, units=self._units,
+            files=self._parts.files, render=children.render,
+            missing=lambda path: not os.access(path, os.X_OK), **shared,
+        )  # fmt: skip
+
+    def _checks(self) -> Health:
+        parts, bell = self._parts, self._bells.setdefault("health", Bell())
+        probes: Pool[Track, Probe] = Pool(PROBERS, bell.ring, "probe")
+        return Health(
+            discovered=parts.discovered, unit_states=self._units.states, proxy_state=parts.proxy,
+            verdicts=parts.verdicts, prober=LocalProber(), probes=probes, clock=parts.clock,
+            random=random.random,
+        )  # fmt: skip
+
+    def _registration(self, shared: Mapping[str, Any]) -> Registration:
+        parts = self._parts
+        return Registration(
+            discovered=parts.discovered, verdicts=parts.verdicts, proxy_state=parts.proxy,
+            lock=parts.lock, beat=parts.beat, observed=self._observed,
+            registered=parts.registered, cluster=self._cluster, files=parts.files, **shared,
+        )  # fmt: skip
+
+    def _observer(self) -> Observer:
+        return Observer(
+            settings=self._parts.settings,
+            credentials=self._parts.credentials,
+            observed=self._observed,
+            machine=self._machine,
+            cluster=self._kube(),
+        )
+
+    def _connect(self) -> None:
+        """Which change wakes which loop."""
+        parts, bell = self._parts, self._bells
+        parts.settings.rings(*(bell[name] for name in bell))
+        parts.credentials.rings(
+            *(bell[n] for n in ("discovery", "proxy", "heartbeat", "registration", "observer"))
+        )
+        parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])
+        parts.proxy.rings(bell["health"], bell["registration"])
+        parts.verdicts.rings(bell["registration"])
+        parts.lock.rings(bell["registration"])
+        self._observed.rings(bell["registration"])
+        self._units.states.rings(bell["proxy"], bell["health"])

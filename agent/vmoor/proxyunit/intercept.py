@@ -1,0 +1,108 @@
+"""`intercept apply`: sets the capture rules once the proxy is ready, as root.
+
+A failure leaves no rules behind: the VM is then outside the mesh, but never cut off. It takes
+nothing from the agent or the proxy: settings from root-owned /etc/vmoor, its own environment.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+
+from vmoor import proxyunit
+from vmoor.proxyunit import capture, rules, settings, trusted
+from vmoor.proxyunit.withdraw import (
+    FAMILIES,
+    Failed,
+    restore,
+    run,
+    saved,
+    sweep,
+    tell,
+    there,
+    withdraw,
+)
+
+
+def backend() -> str:
+    """The host's own choice (Debian's alternatives): rules of both kinds confuse people."""
+    if not there("iptables"):
+        raise Failed("iptables is not installed")
+    return "nft" if "nf_tables" in run(["iptables", "--version"]) else "legacy"
+
+
+def ssh_ports() -> set[int]:
+    """All that is known of them; a source that fails is told, the others count."""
+    sources = (
+        ("sshd", ["sshd", "-T"], capture.sshd_ports),
+        ("systemctl", ["systemctl", "show", "-p", "Listen", "ssh.socket", "sshd.socket"],
+         capture.socket_ports),
+        ("ss", ["ss", "-tlnpeH"], capture.listening_ports),
+    )  # fmt: skip
+    ports: set[int] = set()
+    for program, argv, parse in sources:
+        if there(program):
+            try:
+                ports |= parse(run(argv))
+            except Failed as e:
+                tell(f"cannot ask for sshd's ports: {e}")
+    return ports
+
+
+def apply(invocation_id: str) -> None:
+    """Raises Failed, settings.Unusable or trusted.Untrusted."""
+    found = settings.load(tell)
+    withdraw()
+    sweep()
+    kind = ""
+    try:
+        if found.mode != "none":
+            trusted.check(found.pilot_agent)
+            kind = backend()
+            _set(found, kind)
+        publish({
+            "invocation_id": invocation_id, "mode": found.mode,
+            "dns": found.mode != "none" and found.dns_capture, "backend": kind,
+        })  # fmt: skip
+    except Exception:
+        sweep()
+        raise
+
+
+def _set(found: settings.Settings, kind: str) -> None:
+    proxy = pwd.getpwnam(proxyunit.USER)
+    agent_gid = grp.getgrnam(proxyunit.AGENT_GROUP).gr_gid
+    restore("iptables", kind, rules.GUARD_RULES)
+    if there(f"ip6tables-{kind}-restore"):
+        try:
+            restore("ip6tables", kind, rules.GUARD_RULES)
+        except Failed as e:
+            tell(f"cannot set rules for IPv6: {e}")  # a kernel without it
+    run(
+        capture.argv(found, kind, proxy.pw_uid, proxy.pw_gid, ssh_ports()),
+        extra=capture.environment(found, agent_gid),
+    )
+    if not any(rules.captured(saved(family, kind)) for family in FAMILIES):
+        raise Failed(f"istio-iptables set no capture rules in {kind}")
+
+
+def publish(content: Mapping[str, object]) -> None:
+    temporary = Path(f"{proxyunit.RULES}.new")
+    temporary.write_text(json.dumps(content))
+    temporary.chmod(0o644)
+    temporary.replace(proxyunit.RULES)
+
+
+def main() -> int:
+    os.chdir("/")  # systemd starts us in a directory of the proxy's user
+    os.umask(0o077)
+    try:
+        apply(os.environ.get("INVOCATION_ID", ""))
+    except (Failed, OSError, KeyError, settings.Unusable, trusted.Untrusted) as e:
+        tell(f"cannot set the capture rules: {e}")
+        return 1
+    return 0

@@ -1,0 +1,62 @@
+"""What listens on the VM and what it answers; and a pool whose probes end when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+from vmoor.model.health import Probe
+from vmoor.model.service import HttpProbe, TcpProbe
+from vmoor.runtime.pool import Done
+
+
+class FakeProber:
+    """`ports` listen; an HTTP server answers `statuses` by port and path, else 404."""
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = set(ports)
+        self.statuses: dict[tuple[int, str], int] = {}
+        self.asked: list[str] = []
+        self.scans = 0
+
+    def http(self, probe: HttpProbe, timeout: float) -> Probe:
+        self.asked.append(f"http {probe.port} {probe.path}")
+        if probe.port not in self.ports:
+            return Probe(passed=False, words="connection refused")
+        status = self.statuses.get((probe.port, probe.path), 404)
+        low, high = probe.status
+        if low <= status <= high:
+            return Probe(passed=True, words=f"{status} in 1ms")
+        return Probe(passed=False, words=f"{status}, want {low}-{high}")
+
+    def tcp(self, probe: TcpProbe, timeout: float) -> Probe:
+        self.asked.append(f"tcp {probe.port}")
+        if probe.port in self.ports:
+            return Probe(passed=True, words="connected in 1ms")
+        return Probe(passed=False, words="connection refused")
+
+    def listening(self) -> frozenset[int]:
+        self.scans += 1
+        return frozenset(self.ports)
+
+
+class FakePool:
+    """`hold` keeps probes from ending."""
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.error: Optional[Exception] = None
+        self._open: list[tuple[Any, Callable[[], Probe]]] = []
+
+    def submit(self, key: Any, call: Callable[[], Probe]) -> None:
+        self._open.append((key, call))
+
+    def take(self) -> Sequence[Done[Any, Probe]]:
+        if self.hold:
+            return []
+        done = [Done(key, None if self.error else call(), self.error) for key, call in self._open]
+        self._open = []
+        return done
+
+    def open(self) -> int:
+        return len(self._open)

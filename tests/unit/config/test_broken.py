@@ -1,0 +1,354 @@
+"""Broken configurations, and exactly what is said about each."""
+
+# ruff: noqa: E501 - messages stand in one piece, as they are told
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Union
+
+import pytest
+
+from tests.unit.config.folders import GOOD, told, write
+
+URL = "a URL such as https://vault.example:8200"
+LABEL = (
+    "at most 63 letters, digits, dashes, dots and underscores, a letter or digit first and last"
+)
+
+# What is added as conf.d/20.yaml to the good configuration, and the lines that follow.
+ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
+    "unknown key, near": (
+        "vault:\n  addrez: x\n",
+        ["20.yaml:2: vault: unknown key 'addrez', did you mean 'address'?"],
+    ),
+    "unknown key, far": (
+        "log:\n  zzz: 1\n",
+        ["20.yaml:2: log: unknown key 'zzz', known here: level"],
+    ),
+    "key in the wrong place": (
+        "vault: {role_id: x}\ndns_capture: true\nservices: {web: {period: 1s}}\n",
+        [
+            "20.yaml:1: vault: unknown key 'role_id', it belongs in vault.auth",
+            "20.yaml:2: unknown key 'dns_capture', it belongs in interception",
+            "20.yaml:3: services.web: unknown key 'period', it belongs in services.NAME.checks[0]",
+        ],
+    ),
+    "unknown key at the top": (
+        "\nserivces: {}\n",
+        ["20.yaml:2: unknown key 'serivces', did you mean 'services'?"],
+    ),
+    "a key of a later version": (
+        "services: {web: {checks: [{grpc: {port: 1}}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: failure_threshold, "
+            "http, initial_delay, period, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: needs http or tcp",
+        ],
+    ),
+    "port 0": (
+        "# a comment\nservices:\n  web:\n    port: 0\n",
+        ["20.yaml:4: services.web.port: 0 is not a port (1 to 65535)"],
+    ),
+    "port too high": (
+        "services: {web: {port: 65536}}\n",
+        ["20.yaml:1: services.web.port: 65536 is not a port (1 to 65535)"],
+    ),
+    "port in quotes": (
+        'services:\n  web:\n    port: "8080"\n',
+        [
+            "20.yaml:3: services.web.port: '8080' is text, not a port (1 to 65535): remove the quotes"
+        ],
+    ),
+    "port with a fraction": (
+        "services: {web: {port: 8080.0}}\n",
+        ["20.yaml:1: services.web.port: 8080.0 is not a port (1 to 65535)"],
+    ),
+    "list for a mapping": (
+        "services:\n- web\n",
+        ["20.yaml:1: services: a list is not a mapping"],
+    ),
+    "text for a list": (
+        "services: {web: {checks: http}}\n",
+        ["20.yaml:1: services.web.checks: 'http' is not a list such as [{http: /healthz}]"],
+    ),
+    "number for a text": (
+        "vault: {auth: {role_id: 0123}}\n",
+        [
+            "20.yaml:1: vault.auth.role_id: 0123 is a number, not a RoleID such as shop-web: "
+            'write it in quotes, "0123"'
+        ],
+    ),
+    "truth for a text": (
+        "workload: {labels: {beta: yes}}\n",
+        [
+            '20.yaml:1: workload.labels.beta: yes is true or false, not text: write it in quotes, "yes"'
+        ],
+    ),
+    "text for truth": (
+        'interception: {dns_capture: "false"}\n',
+        [
+            "20.yaml:1: interception.dns_capture: 'false' is text, not true or false: remove the quotes"
+        ],
+    ),
+    "no value": (
+        "services:\n  api:\n",
+        [
+            "20.yaml:2: services.api: has no value: give it a mapping such as {port: 8080}, "
+            "or remove the line"
+        ],
+    ),
+    "one of few words": (
+        "interception: {mode: redirekt}\nlog: {level: 5}\n",
+        [
+            "20.yaml:1: interception.mode: 'redirekt' is not known, did you mean 'redirect'?",
+            "20.yaml:2: log.level: 5 is not one of debug, info, warning, error",
+        ],
+    ),
+    "duration without unit": (
+        "services: {web: {checks: [{http: /, period: 5}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].period: 5 is not a duration such as 10s or 500ms, "
+            "write 5s"
+        ],
+    ),
+    "timeout longer than the period": (
+        "services:\n  web:\n    checks:\n    - http: /\n      period: 1s\n      timeout: 2s\n",
+        [
+            "20.yaml:6: services.web.checks[0].timeout: 2s is longer than the period (1s); "
+            "a probe must end first"
+        ],
+    ),
+    "timeout longer than the default period": (
+        "services: {web: {checks: [{tcp: null, timeout: 10s}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].timeout: 10s is longer than the period (5s, the default);"
+            " a probe must end first"
+        ],
+    ),
+    "no time at all": (
+        "services: {web: {checks: [{tcp: 1, timeout: 0s}]}}\n",
+        ["20.yaml:1: services.web.checks[0].timeout: 0 would fail every probe, write 1s"],
+    ),
+    "period too short": (
+        "services: {web: {checks: [{tcp: 1, period: 100ms}]}}\n",
+        ["20.yaml:1: services.web.checks[0].period: 100ms is too short, write 200ms or more"],
+    ),
+    "a check of nothing, and of two things": (
+        "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
+        [
+            "20.yaml:4: services.web.checks[0]: needs http or tcp",
+            "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
+        ],
+    ),
+    "http without a path": (
+        "services: {web: {checks: [{http: {port: 1}}, {http: healthz}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].http: 'path' is missing, add `path: /healthz`",
+            "20.yaml:1: services.web.checks[1].http: 'healthz' is not a path such as /healthz",
+        ],
+    ),
+    "http to a port that is not there": (
+        "services: {web: {checks: [{http: {path: /, port: admin}}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].http.port: there is no port 'admin' here, write http or a number"
+        ],
+    ),
+    "http to one of several ports": (
+        "services: {db: {ports: {mysql: 3306, admin: 81}, checks: [{http: /}]}}\n",
+        [
+            "20.yaml:1: services.db.checks[0].http: which port? The service has several; "
+            "add `port: ` with admin or mysql"
+        ],
+    ),
+    "status range upside down": (
+        "services: {web: {checks: [{http: {path: /, status: 299-200}}]}}\n",
+        ["20.yaml:1: services.web.checks[0].http.status: 299-200 is upside down, write 200-299"],
+    ),
+    "port and ports": (
+        "services:\n  web:\n    ports: {http: 8080}\n",
+        ["20.yaml:3: services.web: has port and ports; keep one of them"],
+    ),
+    "no port": (
+        "services:\n  api: {}\n",
+        ["20.yaml:2: services.api: needs port or ports"],
+    ),
+    "two services with one port": (
+        "services:\n  api: {ports: {grpc: 8080}}\n",
+        [
+            "20.yaml:2: services.api.ports.grpc: 8080 is already the port of service 'web'; one is wrong"
+        ],
+    ),
+    "a port of the proxy": (
+        "services: {web: {port: 15001}}\n",
+        ["20.yaml:1: services.web.port: 15001 is a port of the proxy itself; choose another"],
+    ),
+    "a name that is no name": (
+        "services: {Web_2: {port: 80}}\n",
+        [
+            "20.yaml:1: services.Web_2: 'Web_2' is not a service name "
+            "(lower-case letters, digits and dashes, at most 63)"
+        ],
+    ),
+    "a name with a line end": (
+        'workload: {name: "web\\n"}\n',
+        [
+            "20.yaml:1: workload.name: 'web' is not a DNS label "
+            "(lower-case letters, digits and dashes, at most 63)"
+        ],
+    ),
+    "a unit without its ending": (
+        "services: {web: {unit: web}}\n",
+        ["20.yaml:1: services.web.unit: 'web' is not a service unit such as web.service"],
+    ),
+    "a generic machine name": (
+        "vm: {name: localhost}\n",
+        [
+            "20.yaml:1: vm.name: 'localhost' is the name of many machines; choose one that no other "
+            "VM of the namespace has, or remove the line to take the instance ID"
+        ],
+    ),
+    "a machine's address": (
+        "vm:\n  address: 10.0.0.300\n  cidr: 10.0.0.1/8\n",
+        [
+            "20.yaml:2: vm.address: '10.0.0.300' is not an IP address such as 10.0.1.17",
+            "20.yaml:3: vm: has address and cidr; keep one of them",
+            "20.yaml:3: vm.cidr: '10.0.0.1/8' is an address inside a network, write 10.0.0.0/8",
+        ],
+    ),
+    "an address that nobody reaches": (
+        "vm: {address: 127.0.0.1}\n",
+        ["20.yaml:1: vm.address: '127.0.0.1' is no address at which others reach this VM"],
+    ),
+    "labels": (
+        "workload:\n  labels:\n    app.kubernetes.io/managed-by: me\n    vmoor.io/vm: x\n"
+        "    A B: c\n    ok: a/b\nvm: {labels: {X/y: z}}\n",
+        [
+            '20.yaml:3: workload.labels["app.kubernetes.io/managed-by"]: is vmoor\'s own label; '
+            "choose another",
+            '20.yaml:4: workload.labels["vmoor.io/vm"]: is vmoor\'s own label; choose another',
+            f'20.yaml:5: workload.labels["A B"]: is not a label\'s key: {LABEL}',
+            f"20.yaml:6: workload.labels.ok: 'a/b' is not a label's value: {LABEL}",
+            '20.yaml:7: vm.labels["X/y"]: is not a label\'s key: before the slash stands a DNS name, '
+            "such as example.com/tier",
+        ],
+    ),
+    "Vault without TLS": (
+        "vault:\n  address: http://vault.example:8200\n",
+        [
+            "20.yaml:2: vault.address: 'http://vault.example:8200': the login could be read on the way, "
+            "write https://vault.example:8200 (http:// is for loopback addresses)"
+        ],
+    ),
+    "Vault's addresses": (
+        'vault:\n  address:\n  - vault:8200\n  - "https://u:hunter2@vault"\n',
+        [
+            f"20.yaml:3: vault.address[0]: 'vault:8200' is not {URL}",
+            f"20.yaml:4: vault.address[1]: 'https://***@vault' is not {URL}",
+        ],
+    ),
+    "no address of Vault": (
+        "vault: {address: []}\n",
+        ["20.yaml:1: vault.address: is empty: give it one URL or more"],
+    ),
+    "the secret in place of its file": (
+        "vault: {auth: {secret_id_file_path: 7c1d-hunter2}}\n",
+        [
+            "20.yaml:1: vault.auth.secret_id_file_path: the value (not shown) is not "
+            "the absolute path of a file"
+        ],
+    ),
+    "the API's path of a secret": (
+        "mesh: secret/data/vmoor/mesh-a\n",
+        [
+            "20.yaml:1: mesh: 'secret/data/vmoor/mesh-a' is the API's path, "
+            "write the secret's own: secret/vmoor/mesh-a"
+        ],
+    ),
+    "the API's path below a mount": (
+        "mesh: {vault_kv: {mount: a/b, path: data/mesh-a}}\n",
+        [
+            "20.yaml:1: mesh.vault_kv.path: 'data/mesh-a' is the API's path, "
+            "write the secret's own: mesh-a"
+        ],
+    ),
+    "no secret at all": (
+        "mesh: mesh-a\n",
+        ["20.yaml:1: mesh: 'mesh-a' is not MOUNT/PATH of a KV secret such as secret/vmoor/mesh-a"],
+    ),
+    "exclusions": (
+        "interception:\n  exclude:\n    inbound_ports: 22\n    cidrs: [10.0.0.1, x]\n",
+        [
+            "20.yaml:3: interception.exclude.inbound_ports: 22 is not a list of ports",
+            "20.yaml:4: interception.exclude.cidrs[0]: '10.0.0.1' has no prefix length, "
+            "write 10.0.0.1/32",
+            "20.yaml:4: interception.exclude.cidrs[1]: 'x' is not a network such as 10.0.0.0/16",
+        ],
+    ),
+    "duplicate service": (
+        "services:\n  web: {weight: 1}\n  web: {weight: 2}\n",
+        ["20.yaml:3: services.web: stands here a second time, first in line 2; merge the two"],
+    ),
+    "a tab": ("vault:\n\taddress: x\n", ["20.yaml:2: a tab; YAML is indented with spaces"]),
+    "not UTF-8": (
+        b"# \xc3\xa9\n# \xe9\n",
+        ["20.yaml:2: byte 0xe9 is not UTF-8; save the file as UTF-8"],
+    ),
+    "a control character": (
+        "a: 1\nb: \x07\n",
+        ["20.yaml:2: the character 0x07 is not allowed in YAML; remove it"],
+    ),
+    "an open quote": ('vault: {address: "https://v\n', ["20.yaml:2: a quote is not closed"]),
+    "an open bracket": (
+        "services: {web: {port: 1}\n",
+        ["20.yaml:2: a bracket is not closed or a comma is missing"],
+    ),
+    "a colon too many": (
+        "mesh: a/b\nlog: level: info\n",
+        ["20.yaml:2: a colon too many: check the indentation, or quote the value"],
+    ),
+    "two documents": (
+        "log: {}\n---\nlog: {}\n",
+        ["20.yaml:2: a second document (---); one file holds one"],
+    ),
+    "a template": (
+        "vm:\n  name: {{ ds.meta_data.name }}\n",
+        ["20.yaml:2: vm.name: a key that is no word: a template {{ }} that was not filled in?"],
+    ),
+    "not a mapping": (
+        "# services\n- web\n",
+        ["20.yaml:2: not a mapping: the file must be made of lines such as `vault: ...`"],
+    ),
+    "an alias of nothing": (
+        "mesh: *mesh\n",
+        ["20.yaml:1: an alias (*) without its anchor (&): quote the value if it is text"],
+    ),
+    "a tag": (
+        "proxy: {config: !!python/name:os.system {}}\n",
+        ["20.yaml:1: proxy.config: the tag !!python/name:os.system is not known; remove it"],
+    ),
+    "a YAML bomb": (
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(
+            f"{k}: &{k} [{','.join(['*' + p] * 9)}]\n" for p, k in zip("abcdefgh", "bcdefghi")
+        ),
+        ["20.yaml:1: more than 20000 values (aliases count each time)"],
+    ),
+    "no number": (
+        "proxy: {concurrency: .inf}\n",
+        ["20.yaml:1: proxy.concurrency: looks like a number but is none; quote it"],
+    ),
+    "a value inside itself": ("a: &a [*a]\n", ["20.yaml:1: nested deeper than 40 levels"]),
+    "a deep file": ("a: " + "[" * 5000 + "\n", ["20.yaml:1: nested deeper than 40 levels"]),
+    "a long file": (
+        "#" * (1 << 20) + "\n",
+        ["20.yaml: larger than 1 MiB; that is no configuration"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_broken_drop_in(tmp_path: Path, name: str) -> None:
+    """Each problem is told with file, line, what is wrong and what helps; and nothing else is."""
+    content, lines = ADDED[name]
+    assert told(write(tmp_path, **{"10": GOOD, "20": content})) == lines

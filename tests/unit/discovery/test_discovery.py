@@ -1,0 +1,140 @@
+"""The discovery loop, pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Optional
+
+import pytest
+from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings, VmSettings
+from vmoor.controllers import discovery
+from vmoor.errors import LocalFault
+from vmoor.model.credential import Credential, Credentials
+from vmoor.model.discovered import Discovered
+from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
+from vmoor.model.secret import Secret
+from vmoor.model.service import Check, Service, TcpProbe, UnitProbe, Workload
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+UNIT = Check("unit web.service", unit=UnitProbe("web.service", (8080,)))
+WEB = Service("web", {"http": 8080}, (UNIT, Check("tcp 8080", tcp=TcpProbe(8080))))
+SETTINGS = Settings(
+    vault=VaultSettings(("https://vault:8200",), AppRole("web")),
+    mesh=MeshSource("secret", "mesh"),
+    workload=Workload("shop", "web", "web"),
+    services=(WEB,),
+)
+TOKEN = Credential(Secret("t"), 0.0, 60.0, 1)
+CREDENTIALS = Credentials(
+    MeshFacts(
+        KubernetesFacts(("https://198.18.0.1:6443",), "ca"),
+        IstioFacts(("198.18.0.1:15012",), "istiod", "ca"),
+    ),
+    TOKEN,
+    TOKEN,
+)
+
+
+class World:
+    """A VM with one interface; it is the port Host itself."""
+
+    def __init__(self, settings: Optional[Settings] = SETTINGS) -> None:
+        self.routes = {"198.18.0.1:15012": "198.18.0.11"}
+        self.interfaces = {"eth1": "10.0.0.5"}
+        self.region = "eu-west-1/eu-west-1a"
+        self.watched: Sequence[str] = ()
+        self.settings: Cell[Optional[Settings]] = Cell(settings)
+        self.credentials: Cell[Optional[Credentials]] = Cell(None)
+        self.discovered = Cell(Discovered())
+        self._controller = discovery.Discovery(
+            settings=self.settings,
+            credentials=self.credentials,
+            discovered=self.discovered,
+            host=self,
+            watch_units=self._watch,
+        )
+
+    def look(self) -> Settled:
+        return self._controller.reconcile()
+
+    def _watch(self, names: Sequence[str]) -> None:
+        self.watched = names
+
+    def interface_address(self, name: str) -> str:
+        return self.interfaces[name]
+
+    def cidr_address(self, cidr: str) -> str:
+        return f"within {cidr}"
+
+    def route_address(self, peer: str) -> str:
+        if peer not in self.routes:
+            raise LocalFault(f"cannot tell this VM's address: no route to istiod at {peer}")
+        return self.routes[peer]
+
+    def locality(self) -> str:
+        return self.region
+
+
+def test_services_are_known_before_the_address() -> None:
+    """Checks begin while the VM is still mooring; the step says what it waits for."""
+    world = World()
+    assert world.look() == Settled("waiting for identity", 30.0, waiting=True)
+    assert world.discovered.get() == Discovered((WEB,), "", "eu-west-1/eu-west-1a")
+    assert world.watched == ["web.service"]
+
+
+def test_without_settings_there_is_nothing() -> None:
+    """No configuration, no service."""
+    world = World(None)
+    assert world.look().waiting
+    assert world.discovered.get() == Discovered()
+
+
+def test_the_address_is_that_of_the_route_to_istiod() -> None:
+    """Once the facts are here, and again when the route has changed."""
+    world = World()
+    world.credentials.set(CREDENTIALS)
+    assert world.look() == Settled("198.18.0.11, 1 service", 30.0)
+    world.routes["198.18.0.1:15012"] = "198.18.0.12"
+    world.look()
+    assert world.discovered.get().address == "198.18.0.12"
+
+
+def test_an_address_outlives_what_it_was_told_by() -> None:
+    """Neither a dropped credential nor a missing route takes the VM's address away."""
+    world = World()
+    world.credentials.set(CREDENTIALS)
+    world.look()
+    world.credentials.set(None)
+    world.settings.set(replace(SETTINGS, services=()))
+    assert world.look() == Settled("198.18.0.11, 0 services", 30.0)
+    assert world.discovered.get().services == ()
+    world.credentials.set(CREDENTIALS)
+    world.routes.clear()
+    with pytest.raises(LocalFault, match="no route"):
+        world.look()
+    assert world.discovered.get().address == "198.18.0.11"
+
+
+@pytest.mark.parametrize(
+    ("vm", "address"),
+    [
+        (VmSettings(address="192.0.2.7"), "192.0.2.7"),
+        (VmSettings(interface="eth1"), "10.0.0.5"),
+        (VmSettings(cidr="10.0.0.0/8"), "within 10.0.0.0/8"),
+    ],
+)
+def test_the_configuration_overrides_the_route(vm: VmSettings, address: str) -> None:
+    """No facts are needed then."""
+    world = World(replace(SETTINGS, vm=vm))
+    assert not world.look().waiting
+    assert world.discovered.get().address == address
+
+
+def test_a_locality_of_the_configuration_overrides_the_clouds() -> None:
+    """vm.locality is taken as it stands."""
+    world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7", locality="a/b/c")))
+    world.look()
+    assert world.discovered.get().locality == "a/b/c"

@@ -1,0 +1,228 @@
+"""The health loop, pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from vmoor.controllers import health
+from vmoor.model.discovered import Discovered
+from vmoor.model.health import Health, Verdict
+from vmoor.model.proxy import ProxyState
+from vmoor.model.service import Check, HttpProbe, Service, TcpProbe, UnitProbe
+from vmoor.runtime.bell import Bell
+from vmoor.runtime.cell import Cell
+
+from tests.fakes.prober import FakePool, FakeProber
+from tests.fakes.units import FakeUnits
+
+WEB = Service(
+    "web", {"http": 8080}, (Check("unit web.service", unit=UnitProbe("web.service", (8080,))),)
+)
+HTTP = Check("http /healthz", http=HttpProbe("/healthz", 9090), period=5.0)
+API = Service("api", {"http": 9090}, (HTTP,))
+
+
+class World:
+    """One VM whose proxy is live; the clock moves when a test says so."""
+
+    def __init__(self, *services: Service) -> None:
+        self.at = 100.0
+        self.units = FakeUnits("web.service")
+        self.units.watch(["web.service"])
+        self.prober, self.pool = FakeProber(), FakePool()
+        self.discovered = Cell(Discovered(services))
+        self.proxy = Cell(ProxyState(live=True, words="live"))
+        self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
+        self.controller = health.Health(
+            discovered=self.discovered,
+            unit_states=self.units.states,
+            proxy_state=self.proxy,
+            verdicts=self.verdicts,
+            prober=self.prober,
+            probes=self.pool,
+            clock=self,
+            random=lambda: 0.5,
+        )
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at
+
+    def look(self, after: float = 0.0) -> float:
+        """One pass after so many seconds; how long until the next is due."""
+        self.at += after
+        return self.controller.reconcile().again
+
+    def settle(self, after: float = 0.0) -> None:
+        """A pass that probes, and the one that reads what came of it."""
+        self.look(after)
+        self.look()
+
+    def health(self, name: str = "web") -> Health:
+        return self.verdicts.get()[name].health
+
+    def words(self, name: str = "web") -> str:
+        return self.verdicts.get()[name].words
+
+
+@pytest.fixture
+def serving() -> World:
+    """web.service runs, listens and is healthy."""
+    world = World(WEB)
+    world.units.start("web.service")
+    world.prober.ports.add(8080)
+    world.look()
+    assert world.health() is Health.HEALTHY
+    return world
+
+
+def test_a_dead_unit_is_out_in_the_next_pass(serving: World) -> None:
+    """The signal alone decides: no threshold, no look at any port."""
+    scans = serving.prober.scans
+    serving.units.kill("web.service")
+    assert serving.look() == health.CALM_S
+    assert serving.verdicts.get()["web"] == Verdict(
+        Health.UNHEALTHY, "UnitDead", "web.service is failed (failed, signal)", since=100.0
+    )
+    assert serving.prober.scans == scans
+
+
+def test_a_death_between_two_looks_is_seen(serving: World) -> None:
+    """A unit that was restarted before anyone looked is unhealthy once, then as it is."""
+    serving.units.kill("web.service", restarted=True)
+    assert serving.look() == pytest.approx(0.05)
+    assert serving.words() == "web.service died and was restarted"
+    serving.look(0.05)
+    assert serving.health() is Health.HEALTHY
+
+
+def test_healthy_only_once_the_port_listens() -> None:
+    """A started unit is looked at every 50 ms, later every 500 ms, then at its period."""
+    world = World(WEB)
+    world.units.start("web.service")
+    assert world.look() == pytest.approx(0.05)
+    assert world.words() == "web.service runs, but nothing listens on 8080"
+    assert world.look(4.9) == pytest.approx(0.05)
+    assert world.look(0.2) == pytest.approx(0.5)
+    assert world.look(60.0) == pytest.approx(5.0)
+    world.prober.ports.add(8080)
+    assert world.look(5.0) == pytest.approx(5.0)
+    assert world.health() is Health.HEALTHY
+
+
+def test_a_port_that_closes_is_seen_at_the_period(serving: World) -> None:
+    """A unit that runs on without listening is out."""
+    serving.prober.ports.clear()
+    serving.look(1.0)
+    assert serving.health() is Health.HEALTHY
+    serving.look(4.0)
+    assert serving.verdicts.get()["web"].reason == "NotListening"
+
+
+def test_a_ring_in_vain_reads_nothing(serving: World) -> None:
+    """Passes between two looks touch neither /proc nor the verdicts."""
+    bell = Bell()
+    serving.verdicts.rings(bell)
+    scans = serving.prober.scans
+    assert serving.look(2.0) == pytest.approx(3.0)
+    assert serving.prober.scans == scans
+    assert not bell.wait(0)
+
+
+def test_a_unit_not_read_yet_is_unknown() -> None:
+    """Before systemd answered the cluster keeps the last word."""
+    world = World(replace(WEB, checks=(Check("unit", unit=UnitProbe("db.service", (1,))),)))
+    assert world.look() == health.CALM_S
+    assert world.health() is Health.UNKNOWN
+
+
+def test_probes_follow_period_and_thresholds() -> None:
+    """First look at once, phase by lot, then each period; two failures put it out."""
+    world = World(API)
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.look()
+    assert world.health("api") is Health.UNKNOWN
+    assert world.look() == pytest.approx(2.5)
+    assert world.health("api") is Health.HEALTHY
+    world.prober.statuses[9090, "/healthz"] = 503
+    world.settle(2.5)
+    assert world.words("api") == "503, want 200-399 (1/2)"
+    assert world.look() == pytest.approx(5.0)
+    world.settle(5.0)
+    assert (world.health("api"), world.words("api")) == (Health.UNHEALTHY, "503, want 200-399")
+
+
+def test_a_slow_probe_is_not_doubled() -> None:
+    """While one look runs there is no second, and nothing else waits for it."""
+    world = World(API, WEB)
+    world.pool.hold = True
+    world.look()
+    world.look(50.0)
+    assert world.pool.open() == 1
+    assert world.health("web") is Health.UNHEALTHY
+
+
+def test_every_check_must_pass() -> None:
+    """Checks are AND-ed; the first one that fails gives the reason."""
+    world = World(replace(API, checks=(HTTP, Check("tcp 9091", tcp=TcpProbe(9091)))))
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    assert world.words("api") == "connection refused"
+    assert sorted(world.prober.asked) == ["http 9090 /healthz", "tcp 9091"]
+
+
+def test_a_proxy_that_is_down_puts_all_out_and_back(serving: World) -> None:
+    """The proxy's state is asked in each pass and never remembered."""
+    serving.proxy.set(ProxyState(live=False, words="failed: exit-code"))
+    serving.look()
+    assert serving.words() == "the proxy is not ready: failed: exit-code"
+    serving.proxy.set(ProxyState(live=True, words="live"))
+    serving.look()
+    assert serving.health() is Health.HEALTHY
+
+
+def test_an_unlooked_at_proxy_leaves_it_unknown(serving: World) -> None:
+    """After an agent's restart nothing is said before the proxy was seen."""
+    serving.proxy.set(ProxyState())
+    serving.look()
+    assert serving.health() is Health.UNKNOWN
+
+
+def test_a_reload_keeps_what_did_not_change() -> None:
+    """A changed service starts anew, the others keep their state, removed ones are forgotten."""
+    world = World(API, WEB)
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    moved = replace(WEB, checks=(Check("tcp 1", tcp=TcpProbe(1), initial_delay=9.0),))
+    world.discovered.set(Discovered((replace(API, labels={"v": "2"}), moved)))
+    assert world.look() == pytest.approx(2.5)
+    assert (world.health("api"), world.health("web")) == (Health.HEALTHY, Health.UNKNOWN)
+    world.discovered.set(Discovered((moved,)))
+    world.look()
+    assert list(world.verdicts.get()) == ["web"]
+
+
+def test_a_bug_in_one_probe_harms_no_other(serving: World) -> None:
+    """It is raised, so that it is counted and told; the other verdicts stand."""
+    serving.discovered.set(Discovered((API, WEB)))
+    serving.pool.error = RuntimeError("bug")
+    serving.look()
+    with pytest.raises(RuntimeError, match="bug"):
+        serving.look()
+    assert (serving.health("web"), serving.health("api")) == (Health.HEALTHY, Health.UNKNOWN)
+
+
+def test_what_changes_is_told_once(serving: World, caplog: pytest.LogCaptureFixture) -> None:
+    """One line per change of health, with the reason."""
+    caplog.clear()
+    serving.units.kill("web.service")
+    serving.look()
+    serving.look(1.0)
+    assert caplog.messages == ["web is unhealthy: web.service is failed (failed, signal)"]

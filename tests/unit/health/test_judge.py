@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+from vmoor.model import health
+from vmoor.model.health import CheckState, Health, Probe, Verdict
+from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
+from vmoor.model.service import Check, UnitProbe
+
+LIVE = ProxyState(live=True, words="live")
+DOWN = ProxyState(live=False, words="failed: exit-code")
+GOOD = Probe(passed=True, words="200 in 1ms")
+BAD = Probe(passed=False, words="connection refused")
+HTTP = Check("http /", failure_threshold=3, success_threshold=2)
+UNIT = UnitProbe("web.service", (8080, 8443))
+
+
+def after(*probes: Probe, check: Check = HTTP) -> CheckState:
+    state = CheckState()
+    for probe in probes:
+        state = state.after(probe, check)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("probes", "expected", "words"),
+    [
+        ([], Health.UNKNOWN, "not checked yet"),
+        ([GOOD], Health.HEALTHY, "200 in 1ms"),
+        ([BAD], Health.UNHEALTHY, "connection refused"),
+        ([GOOD, BAD, BAD], Health.HEALTHY, "connection refused (2/3)"),
+        ([GOOD, BAD, BAD, BAD], Health.UNHEALTHY, "connection refused"),
+        ([GOOD, BAD, BAD, GOOD, BAD, BAD], Health.HEALTHY, "connection refused (2/3)"),
+        ([BAD, GOOD], Health.UNHEALTHY, "200 in 1ms (1/2)"),
+        ([BAD, GOOD, GOOD], Health.HEALTHY, "200 in 1ms"),
+    ],
+)
+def test_thresholds(probes: list[Probe], expected: Health, words: str) -> None:
+    """The first look decides, later ones only as many in a row as the thresholds say."""
+    state = after(*probes)
+    assert (state.health, state.words) == (expected, words)
+
+
+def test_a_unit_check_knows_no_thresholds() -> None:
+    """One failed look at a unit is enough, whatever its check says."""
+    check = Check("unit web.service", unit=UNIT, failure_threshold=9, success_threshold=9)
+    assert after(GOOD, BAD, check=check).health is Health.UNHEALTHY
+    assert after(GOOD, BAD, GOOD, check=check).health is Health.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("unit", "listening", "reason", "words"),
+    [
+        (
+            UnitState("web.service", "loaded", "failed", "failed", result="signal"),
+            {8080, 8443}, "UnitDead", "web.service is failed (failed, signal)",
+        ),
+        (
+            UnitState("web.service", load="loaded", active="activating", sub="start"),
+            {8080, 8443}, "UnitDead", "web.service is activating (start)",
+        ),
+        (UnitState("web.service"), set(), "UnitDead", "there is no unit web.service"),
+        (
+            UnitState("web.service", load="loaded", active="active"),
+            {8080}, "NotListening", "web.service runs, but nothing listens on 8443",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_unit(
+    unit: UnitState, listening: set[int], reason: str, words: str
+) -> None:
+    """A unit passes only when it runs and every port of its service listens."""
+    probe = health.unit_probe(UNIT, unit, frozenset(listening))
+    assert (probe.passed, probe.reason, probe.words) == (False, reason, words)
+
+
+@pytest.mark.parametrize("active", ["active", "reloading"])
+def test_a_unit_that_runs_and_listens_passes(active: str) -> None:
+    """Also while it reloads: its process serves on."""
+    unit = UnitState("web.service", load="loaded", active=active)
+    assert health.unit_probe(UNIT, unit, frozenset((8080, 8443, 22))).passed
+
+
+@pytest.mark.parametrize(
+    ("checks", "proxy", "expected", "reason"),
+    [
+        ([GOOD, GOOD], LIVE, Health.HEALTHY, "Passed"),
+        ([GOOD, BAD], LIVE, Health.UNHEALTHY, "CheckFailed"),
+        ([GOOD, None], LIVE, Health.UNKNOWN, "Checking"),
+        ([BAD, None], LIVE, Health.UNHEALTHY, "CheckFailed"),
+        ([GOOD, GOOD], DOWN, Health.UNHEALTHY, "ProxyNotReady"),
+        ([None], DOWN, Health.UNHEALTHY, "ProxyNotReady"),
+        ([BAD], DOWN, Health.UNHEALTHY, "CheckFailed"),
+        ([GOOD], UNSEEN, Health.UNKNOWN, "Checking"),
+        ([BAD], UNSEEN, Health.UNHEALTHY, "CheckFailed"),
+    ],
+)
+def test_all_checks_and_the_proxy(
+    checks: list[Probe], proxy: ProxyState, expected: Health, reason: str
+) -> None:
+    """Healthy needs every check and a live proxy; a proxy nobody looked at yet is no bad news."""
+    states = [after(probe) if probe else CheckState() for probe in checks]
+    verdict = health.judge(states, proxy, None, 7.0)
+    assert (verdict.health, verdict.reason, verdict.since) == (expected, reason, 7.0)
+
+
+def test_since_is_that_of_the_health() -> None:
+    """Other words for the same health keep the instant; another health sets it."""
+    old = Verdict(Health.UNHEALTHY, "CheckFailed", "503, want 200-399", since=5.0)
+    assert health.judge([after(BAD)], LIVE, old, 9.0).since == 5.0
+    assert health.judge([after(GOOD)], LIVE, old, 9.0).since == 9.0

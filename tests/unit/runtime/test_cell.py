@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from vmoor.runtime.bell import Bell
+from vmoor.runtime.cell import Cell
+
+
+def test_change_rings_the_readers() -> None:
+    """Who reads a fact is woken when it changes."""
+    bell, cell = Bell(), Cell(1)
+    cell.rings(bell)
+    cell.set(2)
+    assert bell.wait(0)
+
+
+def test_equal_value_rings_nobody() -> None:
+    """Saying the same again is no news: no work while nothing changes."""
+    bell, cell = Bell(), Cell((1, 2))
+    cell.rings(bell)
+    cell.set((1, 2))
+    assert not bell.wait(0)

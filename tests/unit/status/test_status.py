@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmoor.cli.status import age, lines
+from vmoor.model import status
+from vmoor.model.discovered import Discovered
+from vmoor.model.entry import EntryState
+from vmoor.model.health import Health, Verdict
+from vmoor.model.lease import Beat, Lock
+from vmoor.model.machine import Machine
+from vmoor.model.proxy import ProxyState
+from vmoor.model.service import Service, Workload
+
+OK = tuple(status.Step(name, "ok", "fine", since=10.0) for name in status.ORDER)
+GOOD = status.Snapshot(
+    version="0.1.0",
+    now=100.0,
+    offset=1_000_000.0,
+    steps=OK,
+    machine=Machine("i-0abc", "hash", "boot"),
+    mesh="mesh-a",
+    workload=Workload("shop", "web", "web"),
+    discovered=Discovered(
+        (Service("web", {"http": 8080}, ()),), "10.0.1.17", "eu-west-1/eu-west-1a"
+    ),
+    credentials=True,
+    identity={"method": "approle", "role": "shop-web", "vault_expires": 1_001_540.0},
+    proxy=ProxyState(live=True, words="live", since=90.0, mode="redirect + DNS"),
+    lock=Lock(held=True),
+    beat=Beat(at=99.0),
+    verdicts={"web": Verdict(Health.HEALTHY, "Passed", "200 in 4ms", since=40.0)},
+    entries=(EntryState("web", "web.i-0abc", "registered", "True"),),
+)
+
+
+def with_step(
+    snap: status.Snapshot, name: str, state: str, words: str, fix: str = ""
+) -> status.Snapshot:
+    changed = tuple(
+        status.Step(s.name, state, words, fix, 10.0, 118.0) if s.name == name else s
+        for s in snap.steps
+    )
+    return replace(snap, steps=changed)
+
+
+def text(snap: status.Snapshot, now: float = 1_000_100.0) -> str:
+    return "\n".join(lines(status.document(snap), now, stale=False))
+
+
+def test_all_fine_is_moored() -> None:
+    """Credentials, live proxy, held lease and every healthy service registered: moored."""
+    assert status.state(GOOD) == "moored"
+    assert status.headline(GOOD) == "Moored, 1 service in the mesh"
+
+
+def test_a_healthy_service_that_is_not_written_is_not_moored() -> None:
+    """What the API server has not confirmed does not count."""
+    assert status.state(replace(GOOD, entries=())) == "not-moored"
+
+
+def test_a_sick_service_does_not_unmoor_the_vm() -> None:
+    """A failing service is out of the mesh, the VM is in it; the sentence names the service."""
+    sick = {"web": Verdict(Health.UNHEALTHY, "UnitDead", "web.service is failed", since=99.0)}
+    snap = replace(GOOD, verdicts=sick)
+    assert status.state(snap) == "moored"
+    assert status.headline(snap) == "Moored, but web out of the mesh: web.service is failed"
+
+
+def test_a_failing_step_on_a_moored_vm_is_a_risk() -> None:
+    """Vault is away while everything still works: moored, at risk, and why."""
+    snap = with_step(GOOD, "identity", "fail", "cannot reach vault")
+    assert status.state(snap) == "at-risk"
+    assert status.headline(snap).startswith("Moored, at risk: identity fails: cannot reach vault")
+
+
+def test_the_cause_is_named_not_what_follows_from_it() -> None:
+    """The first failing step in the order of dependence is the one to mend."""
+    snap = replace(GOOD, credentials=False, proxy=ProxyState(), entries=())
+    snap = with_step(snap, "registration", "fail", "cannot write")
+    snap = with_step(snap, "identity", "fail", "403 on update kubernetes/creds/web", "vmoor admin")
+    assert status.document(snap)["blocked_at"] == "identity"
+    assert "Fix:  vmoor admin" in text(snap)
+    assert "Next try in 18s; no restart needed." in text(snap)
+
+
+def test_the_page_of_a_moored_vm() -> None:
+    """What an operator sees when all is well."""
+    assert text(GOOD).splitlines() == [
+        "i-0abc  MOORED 10s  mesh-a  shop/web  10.0.1.17  eu-west-1/eu-west-1a",
+        "identity   ok    approle shop-web; left: vault 24m",
+        "proxy      ok    live 10s, redirect + DNS",
+        "heartbeat  ok    1s ago, every 3s",
+        "SERVICE  PORT       HEALTH   SINCE  LAST CHECK",
+        "web      http:8080  healthy  1m     200 in 4ms",
+    ]
+
+
+def test_ages_have_two_units() -> None:
+    """3d4h, not 273600 seconds."""
+    ages = (0, 42, 60, 312, 3600, 7380, 273_600)
+    assert [age(s) for s in ages] == ["0s", "42s", "1m", "5m12s", "1h", "2h3m", "3d4h"]
