@@ -25,6 +25,7 @@ from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, UNIT, Proxy
 from vmoor.controllers.registration import Registration
+from vmoor.model import lease
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
@@ -64,7 +65,7 @@ class Mooring:
             self._loop("identity", self._identity.reconcile),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
-            self._loop("heartbeat", self._heartbeat.reconcile),
+            self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
             self._loop("health", self._checks().reconcile),
             self._loop("registration", self._registration(shared).reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
@@ -114,18 +115,10 @@ class Mooring:
         settings = self._parts.settings.get()
         return settings.workload if settings else None
 
-    def _loop(
-        self, name: str, reconcile: Callable[[], Settled], *, detached: bool = False
-    ) -> Loop:
+    def _loop(self, name: str, reconcile: Callable[[], Settled], **more: Any) -> Loop:
         bell = self._bells.setdefault(name, Bell())
-        return Loop(
-            name,
-            reconcile,
-            bell,
-            self._parts.clock,
-            detached=detached,
-            refused=self._identity.refuse,
-        )
+        clock = self._parts.clock
+        return Loop(name, reconcile, bell, clock, refused=self._identity.refuse, **more)
 
     def _make_identity(self) -> Identity:
         parts = self._parts

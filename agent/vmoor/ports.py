@@ -84,7 +84,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Change:
-    """One event of a watch: ADDED, MODIFIED, DELETED; BOOKMARK is kept inside the adapter."""
+    """One event of a watch: ADDED, MODIFIED, DELETED, or BOOKMARK (a version, no object)."""
 
     type: str
     object: Object

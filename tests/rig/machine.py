@@ -140,7 +140,7 @@ class Machine:
         self,
         *argv: str,
         check: bool = True,
-        input: Optional[str] = None,  # noqa: A002 - as subprocess calls it
+        input: Optional[str] = None,
         user: Optional[str] = None,
         timeout: float = 60.0,
     ) -> CompletedProcess[str]:

@@ -28,6 +28,7 @@ OK, NO_CONTENT, BAD_REQUEST = 200, 204, 400
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 TIMEOUT, CONFLICT, GONE, THROTTLED, BROKEN = 408, 409, 410, 429, 500
 AWAY = (502, 503, 504)  # worth asking another server of the list
+UNREACHED = "let this VM reach the API server, or mend kubernetes.server of the mesh facts"
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,12 @@ class Kube:
         headers = _headers(credentials, form if content else "")
 
         def once(url: str, seconds: float) -> http.Answer:
-            answer = self._session.request(
-                METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
-            )
+            try:
+                answer = self._session.request(
+                    METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
+                )
+            except errors.Unavailable as e:
+                raise errors.Unavailable(e.message, remedy=e.remedy or UNREACHED) from None
             if answer.status in AWAY:
                 _refuse(call, answer.status, _status(answer), answer.retry_after)
             return answer

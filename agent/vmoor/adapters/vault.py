@@ -162,7 +162,7 @@ class HvacVault:
                 token,
                 f"update {path}",
                 lambda adapter: adapter.post(f"/v1/{path}", json=body),
-                remedy=_policy_remedy(role),
+                remedy=_policy_remedy(role, namespace),
             )
         except _RefusedError as e:
             raise errors.Rejected(
@@ -195,7 +195,9 @@ class HvacVault:
         self, token: VaultToken, name: str, way: str, refusal: _RefusedError
     ) -> errors.VmoorError:
         if refusal.status == _FORBIDDEN:
-            return self._forbidden(token, f"read {way}", _policy_remedy("ROLE"))
+            return self._forbidden(
+                token, f"read {way}", _policy_remedy("SERVICE-ACCOUNT", "NAMESPACE", name)
+            )
         if refusal.status == _MISSING:
             return errors.Rejected(
                 f"cannot read {name}: there is no such secret",
@@ -310,9 +312,10 @@ def _plain(told: str, refusal: _RefusedError, remedy: str = "") -> errors.VmoorE
     return errors.Rejected(words, remedy=remedy)
 
 
-def _policy_remedy(role: str) -> str:
+def _policy_remedy(role: str, namespace: str, mesh: str = "MOUNT/PATH") -> str:
     account = role.removesuffix("-vmoor")
     return (
-        f"in Vault: vmoor admin vault-policy --role {account}"
+        f"in Vault: vmoor admin vault-policy --role {account} --namespace {namespace}"
+        f" --mesh {mesh}"
         f" | vault policy write vmoor-{account} -"
     )

@@ -68,7 +68,7 @@ class ProxySettings:
 
 @dataclass(frozen=True)
 class Interception:
-    mode: str = "redirect"  # redirect | tproxy | none
+    mode: str = "redirect"  # redirect | none
     dns_capture: bool = True
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Optional
 
 from vmoor.config.settings import Settings
@@ -60,30 +61,31 @@ class Leaving:
         """What could not be removed within `seconds`, a sentence each."""
         settings = self._settings.get()
         self._ends, self._left = self._clock.now() + seconds, []
-        if settings is None or not self._lock.get().held:
+        if settings is None:
             return ()
+        lock = self._lock.get()
+        if not lock.held:
+            return (f"what this VM registered is left to the end of its lease: {lock.words}",)
         owner = Owner(self._machine.name, settings.workload.service_account)
         self._things = {}
-        self._done("all entries are left", lambda: self._list(owner))
+        self._done("all entries are left", partial(self._list, owner))
         names = tuple(self._things)
         endpoints = {endpoint for name in names for endpoint in _endpoints(self._things[name])}
-        out = [self._each(f"entry {name} is in the mesh", self._out, name) for name in names]
-        if any(out):
-            self._until_seen(endpoints)
-        gone = [self._each(f"entry {name} is left", self._delete, name) for name in names]
-        if all(gone) and not self._left:
-            self._each("the lease is left", self._release, lease.lease_name(self._machine.name))
+        for name in names:
+            self._done(f"entry {name} is in the mesh", partial(self._out, name, owner))
+        self._until_seen(endpoints)
+        for name in names:
+            self._done(f"entry {name} is left", partial(self._delete, name, owner))
+        if not self._left:
+            self._done("the lease is left", self._release)
         return tuple(self._left)
 
-    def _each(self, left: str, act: Callable[[str], None], name: str) -> bool:
-        return self._done(left, lambda: act(name))
-
-    def _done(self, left: str, act: Callable[[], None]) -> bool:
+    def _done(self, left: str, act: Callable[[], None]) -> None:
         """Against somebody's write in between, or a server that is just gone, it tries again."""
         for tries in range(TRIES, 0, -1):
             try:
                 act()
-                return True
+                return
             except (Conflict, Unavailable) as e:
                 error: VmoorError = e
                 if tries > 1 and self._clock.now() + RETRY_S < self._ends:
@@ -94,21 +96,21 @@ class Leaving:
             break
         log.warning("Cannot leave cleanly: %s: %s", left, error.message)
         self._left.append(f"{left}: {error.message}")
-        return False
 
     def _list(self, owner: Owner) -> None:
         things, _ = self._cluster.list(Kind.ENTRY, owner.selector, deadline=self._deadline())
         self._things = {entry.name(thing): thing for thing in things if owner.owns(thing)}
 
-    def _take(self, name: str) -> Optional[Object]:
-        """The entry as last seen. It is used once: after a failed write it is read anew."""
+    def _take(self, name: str, owner: Owner) -> Optional[Object]:
+        """The entry as last seen, if it is ours. Used once: after a failed write it is read."""
         self._check()
         if name in self._things:
             return self._things.pop(name)
-        return self._cluster.get(Kind.ENTRY, name, deadline=self._deadline())
+        have = self._cluster.get(Kind.ENTRY, name, deadline=self._deadline())
+        return have if have is not None and owner.owns(have) else None
 
-    def _out(self, name: str) -> None:
-        have = self._take(name)
+    def _out(self, name: str, owner: Owner) -> None:
+        have = self._take(name, owner)
         if have is not None and entry.health_status(have) == "True":
             word = registration.Word(healthy=False, reason="Leaving", message="the VM leaves")
             body = registration.says(have, word, self._clock.wall())
@@ -125,13 +127,14 @@ class Leaving:
             while self._envoy.knows(endpoint) and self._clock.now() < limit:
                 self._pause(LOOK_S)
 
-    def _delete(self, name: str) -> None:
-        have = self._take(name)
+    def _delete(self, name: str, owner: Owner) -> None:
+        have = self._take(name, owner)
         if have is not None:
             self._remove(Kind.ENTRY, have)
 
-    def _release(self, name: str) -> None:
+    def _release(self) -> None:
         """Nobody's rather than left, so that the next of this name need not wait."""
+        name = lease.lease_name(self._machine.name)
         have = self._cluster.get(Kind.LEASE, name, deadline=self._deadline())
         if have is None or not lease.held_by(have, self._machine):
             return

@@ -52,6 +52,8 @@ SEVERITY = (
 
 
 class Registration:
+    """Woken by verdicts, services, the lock and the watch; each pass looks at everything."""
+
     def __init__(  # noqa: PLR0913 - cells and ports, each named
         self,
         *,
@@ -125,12 +127,12 @@ class Registration:
         results = [self._try(wish, place.owner) for wish in wishes]
         mine = [s for (s, _), wish in zip(results, wishes) if wish.body is not None]
         self._registered.set(tuple(sorted(mine, key=lambda s: s.service)))
+        self._send_events()
         failures = [failure for _, failure in results if failure is not None]
         if failures:
             raise min(failures, key=_severity)
         if fresh:
             self._remember()
-        self._send_events()
         return self._outcome(place, mine)
 
     def _try(self, wish: Wish, owner: Owner) -> tuple[EntryState, Optional[VmoorError]]:
@@ -186,6 +188,7 @@ class Registration:
             have = self._have(wish.name)
             step = registration.step(wish, have, owner, self._clock.wall())
             if step is None:
+                self._retiring.pop(wish.name, None)
                 return self._state(wish, "registered")
             if step.verb is Verb.REFUSE:
                 self._doubt(wish.name)

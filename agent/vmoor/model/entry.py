@@ -87,12 +87,13 @@ def address(thing: Object) -> str:
 def described_owner(thing: Object) -> str:
     """Whom an object that is not ours belongs to, for people."""
     labels = _map(metadata(thing).get("labels"))
-    if labels.get(MANAGED_BY) != OWNER:
-        return f"it is not vmoor's (managed by {labels.get(MANAGED_BY) or 'nobody told'})"
-    return (
-        f"it belongs to VM {labels.get(VM, '?')} of service account "
-        f"{labels.get(SERVICE_ACCOUNT, '?')}"
-    )
+    marks = {key: labels.get(key) for key in (MANAGED_BY, VM, SERVICE_ACCOUNT)}
+    if marks[MANAGED_BY] != OWNER:
+        return f"it is not vmoor's (managed by {marks[MANAGED_BY] or 'nobody told'})"
+    missing = [key for key, value in marks.items() if not value]
+    if missing:
+        return f"it has lost its label {missing[0]}"
+    return f"it belongs to VM {marks[VM]} of service account {marks[SERVICE_ACCOUNT]}"
 
 
 def health(thing: Object) -> Optional[Mapping[str, Any]]:

@@ -16,12 +16,13 @@ HTTP = ("http", "http2", "grpc", "grpc-web")
 
 ATTEMPTS = 3
 # Istio's default when there is no VirtualService (pilot/pkg/networking/core/route/retry).
-_DEFAULT = "connect-failure,refused-stream,unavailable,cancelled,503"
+_DEFAULT = "connect-failure,refused-stream,unavailable,cancelled"
 # Nothing of the request has left: as harmless as connect-failure, also for a POST.
 SAFE = f"{_DEFAULT},reset-before-request"
-# A VM that dies in the middle of an answer resets the connection; whether it did what it was
-# asked to is not known, which does not matter for methods that only read.
-READING = f"{_DEFAULT},reset"
+# A VM that dies in the middle of an answer resets the connection, and its proxy says 503 when
+# the application is gone; whether that did what it was asked to is not known, which does not
+# matter for methods that only read.
+READING = f"{_DEFAULT},503,reset"
 
 
 @dataclass(frozen=True)

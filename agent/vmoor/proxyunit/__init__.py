@@ -12,7 +12,7 @@ Three parties, none of which trusts the one before it:
 What the agent reads back:
 
 - RULES, written by the hook while rules are in force: {"invocation_id": the unit's,
-  "mode": "redirect" | "tproxy" | "none", "dns": bool, "backend": "nft" | "legacy" | ""};
+  "mode": "redirect" | "none", "dns": bool, "backend": "nft" | "legacy" | ""};
 - the unit's STATUS= (StatusText over D-Bus), which begins with one of STARTING, READY, NOT_READY
   and STOPPING; after STARTING and NOT_READY come a colon and the reason.
 """

@@ -80,7 +80,7 @@ def _alive() -> bool:
 
 def _readiness() -> tuple[Optional[str], bool]:
     try:
-        status, _ = local.ask(local.READINESS, "/healthz/ready")
+        status = local.ask(local.READINESS, "/healthz/ready")
     except ConnectionError:
         return "Envoy does not listen", True
     except OSError:
@@ -99,7 +99,6 @@ class Launcher:
         self._stop_at: Optional[float] = None  # since when we are stopping
         self._killed = 0
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _heard)  # read from the wakeup descriptor, between two looks
@@ -186,7 +185,7 @@ def _heard(number: int, frame: Optional[FrameType]) -> None:
 def _busy() -> bool:
     """Whether a request from outside is being served."""
     try:
-        return bool(ACTIVE.search(local.ask(local.ADMIN, "/clusters")[1]))
+        return bool(ACTIVE.search(local.fetch(local.ADMIN, "/clusters")))
     except OSError:
         return True
 

@@ -10,11 +10,8 @@ import re
 
 BACKENDS = ("nft", "legacy")
 GUARD = "VMOOR_GUARD"
-TPROXY_MARK, TPROXY_TABLE = "1337", "133"  # istio-iptables' defaults
-_TABLES = ("raw", "mangle", "nat")
 _CHAIN = re.compile(r":((?:ISTIO|VMOOR)_[A-Z_]+) ")
-# 0x539, 0x53a: the marks that istio-iptables sets in built-in chains for TPROXY.
-_OURS = re.compile(r"-j (?:ISTIO|VMOOR)_[A-Z_]+|0x53[9a]\b")
+_OURS = re.compile(r"-j (?:ISTIO|VMOOR)_[A-Z_]+")
 _BUILT_IN = re.compile(r"-A (?:PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING) ")
 
 # Connections from before the rules go on as they are. Without it conntrack, which starts with the
@@ -36,7 +33,7 @@ def removal(saved: str) -> str:
     for table, lines in _by_table(saved).items():
         chains = [found.group(1) for line in lines if (found := _CHAIN.match(line))]
         jumps = [line for line in lines if _BUILT_IN.match(line) and _OURS.search(line)]
-        if table in _TABLES and (chains or jumps):
+        if chains or jumps:
             steps = [f"*{table}", *(f"-D{line[2:]}" for line in jumps)]
             steps += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
             script += "\n".join((*steps, "COMMIT", ""))
@@ -46,12 +43,7 @@ def removal(saved: str) -> str:
 def captured(saved: str) -> bool:
     """Whether both directions are in force."""
     nat = _by_table(saved).get("nat", [])
-    mangle = _by_table(saved).get("mangle", [])
-    outbound = any(line.startswith("-A OUTPUT ") and "-j ISTIO_OUTPUT" in line for line in nat)
-    inbound = any(
-        line.startswith("-A PREROUTING ") and "-j ISTIO_INBOUND" in line for line in nat + mangle
-    )
-    return outbound and inbound
+    return {"-A PREROUTING -p tcp -j ISTIO_INBOUND", "-A OUTPUT -j ISTIO_OUTPUT"} <= set(nat)
 
 
 def _by_table(saved: str) -> dict[str, list[str]]:

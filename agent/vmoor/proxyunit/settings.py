@@ -17,7 +17,8 @@ import yaml
 
 from vmoor.proxyunit import trusted
 
-MODES = ("redirect", "tproxy", "none")
+# No tproxy: there Istio's own rules lead Envoy's connections to the application back to Envoy.
+MODES = ("redirect", "none")
 FOLDER = Path("/etc/vmoor")
 
 

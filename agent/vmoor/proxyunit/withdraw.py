@@ -6,7 +6,6 @@ configuration, needs no binary of Istio, and imports little.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -73,10 +72,6 @@ def sweep() -> None:
         for family in FAMILIES
         if (problem := _swept(family, kind))
     ]
-    for family in ("-4", "-6"):
-        with contextlib.suppress(Failed):  # there is none but in mode tproxy
-            run(["ip", family, "rule", "delete", "fwmark", rules.TPROXY_MARK,
-                 "lookup", rules.TPROXY_TABLE])  # fmt: skip
     if problems:
         raise Failed("; ".join(problems))
 

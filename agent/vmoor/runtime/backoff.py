@@ -13,14 +13,14 @@ JITTER = 0.2
 
 @dataclass(frozen=True)
 class Backoff:
-    """Doubles from FIRST_S to LONGEST_S. `random` is from 0 to 1; the caller draws it."""
+    """Doubles from FIRST_S to `longest`. `random` is from 0 to 1; the caller draws it."""
 
     failures: int = 0
 
     def failed(self) -> Backoff:
         return Backoff(self.failures + 1)
 
-    def delay(self, random: float) -> float:
+    def delay(self, random: float, longest: float = LONGEST_S) -> float:
         exponent = min(max(self.failures - 1, 0), 16)
-        plain = min(FIRST_S * 2.0**exponent, LONGEST_S)
+        plain = min(FIRST_S * 2.0**exponent, longest)
         return plain * (1 + JITTER * (2 * random - 1))

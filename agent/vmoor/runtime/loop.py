@@ -15,7 +15,7 @@ from typing import Optional
 
 from vmoor import errors
 from vmoor.ports import Clock
-from vmoor.runtime.backoff import Backoff
+from vmoor.runtime.backoff import LONGEST_S, Backoff
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
 
@@ -61,7 +61,7 @@ class Loop:
 
     `refused` is told about an Unauthenticated error, so that identity drops that credential.
     A `detached` loop's pass may block for minutes (a watch) and changes nothing outside: it is
-    never called stuck, and nobody waits for its end.
+    never called stuck, and nobody waits for its end. `longest` bounds the back-off, in seconds.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Loop:
         clock: Clock,
         *,
         detached: bool = False,
+        longest: float = LONGEST_S,
         refused: Optional[Callable[[errors.Unauthenticated], None]] = None,
     ) -> None:
         self.name = name
@@ -81,6 +82,7 @@ class Loop:
         self._reconcile = reconcile
         self._clock = clock
         self.detached = detached
+        self._longest = longest
         self._refused = refused
         self._backoff = Backoff()
         self._told = -REPEAT_S
@@ -130,7 +132,7 @@ class Loop:
 
     def _failed(self, error: errors.VmoorError) -> float:
         self._backoff = self._backoff.failed()
-        delay = self._backoff.delay(random.random())  # noqa: S311 - jitter, not a secret
+        delay = self._backoff.delay(random.random(), self._longest)  # noqa: S311 - jitter, not a secret
         if isinstance(error, errors.Unauthenticated) and self._refused is not None:
             self._refused(error)
         if isinstance(error, errors.Conflict) and self._backoff.failures == 1:
@@ -147,7 +149,7 @@ class Loop:
     def _broke(self, error: Exception) -> float:
         self._backoff = self._backoff.failed()
         self.bugs += 1
-        delay = self._backoff.delay(random.random())  # noqa: S311 - jitter, not a secret
+        delay = self._backoff.delay(random.random(), self._longest)  # noqa: S311 - jitter, not a secret
         log.error(
             "%s: this is a bug in vmoor, next try in %.0f s", self.name, delay, exc_info=error
         )

@@ -64,7 +64,7 @@ services:
     - tcp: 7070
 proxy: {pilot_agent: /p, envoy: /e, bootstrap_template: /t, concurrency: 2, config: {a: 1.5}}
 interception:
-  {mode: tproxy, dns_capture: no,
+  {mode: none, dns_capture: no,
    exclude: {inbound_ports: [9100], outbound_ports: [25], cidrs: [10.0.0.0/8]}}
 log: {level: debug}
 """
@@ -73,7 +73,7 @@ log: {level: debug}
     assert settings.vault.auth.secret_id_response_wrapping_path == "auth/vms/role/web/secret-id"
     assert settings.mesh == MeshSource("a/b", "c", None, "canary", "vms")
     assert settings.vm.labels == {"rack": "r7"}
-    assert settings.interception == Interception("tproxy", dns_capture=False)
+    assert settings.interception == Interception("none", dns_capture=False)
     assert settings.proxy.config == {"a": 1.5}
     assert settings.log_level == "debug"
     web = settings.services[0]

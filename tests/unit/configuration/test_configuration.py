@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import pytest
-
 from vmoor.config.settings import Settings
 from vmoor.controllers.configuration import Configuration
 from vmoor.errors import Misconfigured

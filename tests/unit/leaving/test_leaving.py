@@ -133,7 +133,8 @@ def test_without_the_lock_nothing_is_touched() -> None:
     second = Vm(cluster, machine="m2", boot="b9", clock=clock)
     second.beat_once()
     cluster.calls.clear()
-    assert second.leaving.leave(10) == ()
+    (left,) = second.leaving.leave(10)
+    assert "m1/b1" in left
     assert cluster.calls == []
 
 
@@ -144,3 +145,21 @@ def test_foreign_entries_stay() -> None:
     other.moor()
     vm.leaving.leave(10)
     assert cluster.names(Kind.ENTRY) == {"web.vm2"}
+
+
+def test_what_became_somebody_elses_meanwhile_stays() -> None:
+    """Deleted and made anew by another between our read and our write: the 409 shows whose."""
+    cluster, vm = moored(FakeEnvoy())
+    theirs = {"metadata": {"name": "web.vm1", "labels": {}}, "spec": {"address": "10.9.9.9"}}
+
+    def swap(verb: str, name: str) -> None:
+        if (verb, name) == ("status", "web.vm1"):
+            cluster.before = lambda *_: None
+            cluster.remove(Kind.ENTRY, name)
+            cluster.put(Kind.ENTRY, theirs)
+
+    cluster.before = swap
+    assert vm.leaving.leave(10) == ()
+    there = cluster.there(Kind.ENTRY, "web.vm1")
+    assert there is not None
+    assert there["spec"] == {"address": "10.9.9.9"}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 import pytest
-
 from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings
 from vmoor.controllers import proxy
 from vmoor.errors import LocalFault

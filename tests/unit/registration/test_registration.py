@@ -430,3 +430,37 @@ def test_in_and_out_are_events() -> None:
     vm.register()
     vm.register()
     assert cluster.events == ["ServiceIn", "ServiceOut"]
+
+
+def test_a_leaving_entry_that_somebody_else_deletes_is_done() -> None:
+    """Between out and away it is gone already: nothing is left to do, and nothing to hurry for."""
+    cluster, vm = moored(api=True, web=True)
+    vm.serve(service("web"))
+    vm.register()
+    cluster.remove(Kind.ENTRY, "api.vm1")
+    vm.watch()
+    assert vm.register().again > 60
+
+
+def test_a_failing_neighbour_keeps_no_verdict_waiting() -> None:
+    """While one entry is refused, the health of another is still written, and first."""
+    cluster = FakeCluster()
+    cluster.put(Kind.ENTRY, {"metadata": {"name": "api.vm1"}, "spec": {"address": "10.9.9.9"}})
+    vm = Vm(cluster)
+    vm.serve(service("api", 9090), service("web"))
+    with pytest.raises(errors.Rejected):
+        vm.moor(api=True, web=True)
+    cluster.calls.clear()
+    vm.judge(api=True, web=False)
+    with pytest.raises(errors.Rejected):
+        vm.register()
+    assert cluster.calls[0] == ("status", WEB)
+
+
+def test_a_damaged_note_counts_as_none() -> None:
+    """The file of the last boot is unreadable: out first, which is the safe side."""
+    cluster, vm = moored()
+    vm.disk.files["/var/lib/vmoor/verdicts.json"] = b"{"
+    after = vm.boot("b1")
+    after.moor(web=None)
+    assert health(cluster) == "False"

@@ -4,7 +4,6 @@ import logging
 from typing import Optional
 
 import pytest
-
 from vmoor import errors
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.loop import Loop, Settled
@@ -53,6 +52,12 @@ def test_failures_double_up_to_half_a_minute() -> None:
     delays = [failing.turn() for _ in range(12)]
     assert 0.8 <= delays[0] <= 1.2
     assert all(24.0 <= delay <= 36.0 for delay in delays[6:])
+
+
+def test_a_loop_may_bound_its_patience() -> None:
+    """The heartbeat never waits longer than a beat: entries may be written again at once."""
+    beat = Loop("heartbeat", Script(errors.Unavailable("away")), Bell(), Stopped(), longest=3.0)
+    assert all(beat.turn() <= 3.6 for _ in range(12))
 
 
 def test_success_forgets_the_failures() -> None:

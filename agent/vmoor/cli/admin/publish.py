@@ -10,6 +10,7 @@ from vmoor import errors
 from vmoor.adapters.kubectl import Kubectl
 from vmoor.cli.admin import gather, options
 from vmoor.config import facts
+from vmoor.errors import Misconfigured
 from vmoor.model import published
 from vmoor.model.published import Wishes
 
@@ -69,7 +70,10 @@ def publish(  # noqa: PLR0913 - one for each option
     )
     cluster = gather.gather(Kubectl(kubeconfig, context), wishes)
     want = published.document(cluster, wishes)
-    facts.facts_from(want, "the cluster's facts")
+    try:
+        facts.facts_from(want, "the cluster's facts")
+    except Misconfigured as e:
+        raise Misconfigured(e.problems, remedy="say it by --server, --discovery, --san") from None
     if show:
         click.echo(json.dumps(want, indent=2))
         return

@@ -20,7 +20,8 @@ _RETRIES = """\
 # Retries go to another VM than the one that failed (Istio's default), at most {attempts} times.
 # Reading methods are tried again also after a connection reset, as of a process that was killed
 # while it answered, and after {timeout} without an answer: raise that if answers take longer.
-# All other methods only when the request can't have reached the application.
+# All other methods as Istio does by default, and when the connection broke before the request
+# was sent: what the application may have done once is not asked of it again.
 """
 _FORM = "NUMBER:NAME[:TARGET][/PROTOCOL]"
 _PORT = re.compile(r"(\d+):([a-z0-9]([-a-z0-9]*[a-z0-9])?)(?::(\d+))?(?:/([a-z0-9-]+))?")

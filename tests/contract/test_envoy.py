@@ -1,0 +1,74 @@
+"""What our own Envoy says about endpoints, asked of a real Envoy with clusters as istiod sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Optional
+
+import pytest
+from vmoor.adapters.envoy_admin import EnvoyAdmin
+
+from tests.rig import inside
+from tests.rig.rig import Rig
+
+PORT = 15900
+NAME = "outbound|80||web.shop.mesh"
+INBOUND = "inbound|9090||"
+
+
+def cluster(name: str, address: str, port: int) -> dict[str, object]:
+    socket = {"socket_address": {"address": address, "port_value": port}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": socket}}]}]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    }
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with Rig() as running:
+        config = {
+            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": PORT}}},
+            "static_resources": {
+                "clusters": [
+                    cluster(NAME, "10.0.0.1", 8080),
+                    cluster(f"{NAME}6", "fd00::1", 8080),
+                    cluster(INBOUND, "10.0.0.1", 9090),
+                ]
+            },
+        }
+        path = running.ground.folder("admin-envoy") / "envoy.json"
+        path.write_text(json.dumps(config))
+        argv = [str(running.binaries.envoy), "-c", str(path), "--base-id", "77", "-l", "error"]
+        envoy = running.ground.spawn("admin-envoy", argv)
+        url = f"http://127.0.0.1:{PORT}/ready"
+        envoy.wait_until(lambda: running.ground.answers(url), 30, "ready")
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "known"),
+    [
+        ("10.0.0.1:8080", True),
+        ("[fd00::1]:8080", True),
+        ("10.0.0.1:808", False),
+        ("10.0.0.1:9090", False),
+        ("10.0.0.9:8080", False),
+    ],
+    ids=["listed", "IPv6", "another port", "inbound only", "another address"],
+)
+def test_an_endpoint_is_known_while_an_outbound_cluster_lists_it(
+    rig: Rig, endpoint: str, known: Optional[bool]
+) -> None:
+    """Exactly the address and port, and only as somebody to send to."""
+    admin = EnvoyAdmin(f"http://127.0.0.1:{PORT}/clusters")
+    assert inside.call(rig.network.netns_path, lambda: admin.knows(endpoint)) is known
+
+
+def test_an_envoy_that_is_not_there_is_no_answer(rig: Rig) -> None:
+    """Neither known nor forgotten."""
+    admin = EnvoyAdmin("http://127.0.0.1:15999/clusters")
+    assert inside.call(rig.network.netns_path, lambda: admin.knows("10.0.0.1:8080")) is None

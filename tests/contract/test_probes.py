@@ -1,0 +1,191 @@
+"""The prober on real sockets of this machine: every look ends in time and in words."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Callable
+
+import pytest
+from vmoor.adapters import listeners
+from vmoor.adapters.probes import LocalProber
+from vmoor.model.health import Probe
+from vmoor.model.service import HttpProbe, TcpProbe
+
+TIMEOUT = 0.5
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@contextmanager
+def server(answer: Callable[[socket.socket], object], host: str = "127.0.0.1") -> Iterator[int]:
+    """Takes one connection, reads a request, and answers as told; gives its port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        listener.settimeout(5)
+
+        def serve() -> None:
+            with suppress(OSError):
+                taken, _ = listener.accept()
+                with taken:
+                    taken.settimeout(5)
+                    taken.recv(65536)
+                    answer(taken)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def look(answer: Callable[[socket.socket], object], path: str = "/") -> tuple[Probe, float]:
+    with server(answer) as port:
+        began = time.monotonic()
+        return LocalProber().http(HttpProbe(path, port), TIMEOUT), time.monotonic() - began
+
+
+def text(answer: bytes) -> Callable[[socket.socket], object]:
+    return lambda taken: taken.sendall(answer)
+
+
+def drip(first: bytes) -> Callable[[socket.socket], object]:
+    """Sends `first`, then a byte each 50 ms for ever."""
+
+    def answer(taken: socket.socket) -> None:
+        taken.sendall(first)
+        while True:
+            time.sleep(0.05)
+            taken.sendall(b"x")
+
+    return answer
+
+
+def flood(taken: socket.socket) -> None:
+    """A body of 2 GB."""
+    taken.sendall(OK + b"Content-Length: 2147483648\r\n\r\n")
+    while True:
+        taken.sendall(b"x" * 65536)
+
+
+def headers_for_ever(taken: socket.socket) -> None:
+    taken.sendall(OK)
+    while True:
+        taken.sendall(b"X: y\r\n" * 1000)
+
+
+def silence(taken: socket.socket) -> None:
+    taken.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed", "words"),
+    [
+        (text(OK + b"Content-Length: 2\r\n\r\nok"), True, "200 in "),
+        (text(b"HTTP/1.0 204 No\r\n\r\n"), True, "204 in "),
+        (text(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"), True, "200 in "),
+        (text(b"HTTP/1.1 302 F\r\nLocation: http://192.0.2.1/\r\n\r\n"), True, "302 in "),
+        (text(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"), False, "503, want 200-399"),
+        (text(b"SSH-2.0-OpenSSH_9.2\r\n"), False, "not HTTP: SSH-2.0-OpenSSH_9.2"),
+        (text(b"\x00\x1b[31m\n"), False, "not HTTP: ??[31m"),
+        (text(b""), False, "remote end closed connection without response"),
+        (flood, True, "200 in "),
+        (headers_for_ever, False, "not HTTP: got more than 100 headers"),
+    ],
+    ids=range(10),
+)
+def test_what_servers_answer(
+    answer: Callable[[socket.socket], object], passed: bool, words: str
+) -> None:
+    """Any status in the range passes, redirects are not followed, the rest is told and quoted."""
+    probe, took = look(answer)
+    assert (probe.passed, probe.words[: len(words)]) == (passed, words)
+    assert took < TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [silence, drip(b""), drip(OK + b"X: "), drip(OK + b"Content-Length: 999\r\n\r\n")],
+    ids=["silent", "status", "headers", "body"],
+)
+def test_the_deadline_is_for_the_whole(answer: Callable[[socket.socket], object]) -> None:
+    """A server that sends a byte now and then gets no more time than a silent one."""
+    probe, took = look(answer)
+    assert probe == Probe(passed=False, words="timed out after 0.5s")
+    assert TIMEOUT <= took < TIMEOUT + 0.2
+
+
+def test_what_is_sent() -> None:
+    """The path and the headers asked for, Host replaced by the configured one."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def serve() -> None:
+            taken, _ = listener.accept()
+            with taken:
+                seen.append(taken.recv(65536))
+                taken.sendall(OK + b"\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        probe = HttpProbe("/a?b=c", listener.getsockname()[1], headers={"host": "web", "X-Y": "1"})
+        assert LocalProber().http(probe, TIMEOUT).passed
+        thread.join()
+    assert seen[0].split(b"\r\n") == [
+        b"GET /a?b=c HTTP/1.1", b"User-Agent: vmoor", b"Connection: close", b"host: web",
+        b"X-Y: 1", b"", b"",
+    ]  # fmt: skip
+
+
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """http_proxy is for others."""
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:3128")
+    probe, _ = look(text(OK + b"\r\n"))
+    assert probe.passed
+
+
+def test_nobody_listens() -> None:
+    """Refused, by either probe."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        refused = Probe(passed=False, words="connection refused")
+        assert LocalProber().http(HttpProbe("/", port), TIMEOUT) == refused
+        assert LocalProber().tcp(TcpProbe(port), TIMEOUT) == refused
+
+
+def test_names_are_not_resolved() -> None:
+    """A resolver would not end in time."""
+    probe = LocalProber().tcp(TcpProbe(80, host="web.example"), TIMEOUT)
+    assert (probe.passed, "web.example" in probe.words) == (False, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_tcp_connects(host: str) -> None:
+    """By address of either family."""
+    with server(silence, host.replace("localhost", "127.0.0.1")) as port:
+        probe = LocalProber().tcp(TcpProbe(port, host), TIMEOUT)
+    assert probe.words.startswith("connected in ")
+
+
+def test_listening_ports_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listening sockets only, and the same from the kernel's answer as from /proc."""
+    with socket.create_server(("127.0.0.1", 0)) as four, socket.socket(socket.AF_INET6) as six:
+        six.bind(("::1", 0))
+        port4, port6 = four.getsockname()[1], six.getsockname()[1]
+        assert (port4 in listeners.ports(), port6 in listeners.ports()) == (True, False)
+        six.listen()
+        with socket.create_connection(("127.0.0.1", port4)) as client:
+            listening = listeners.ports()
+            assert {port4, port6} <= listening
+            assert client.getsockname()[1] not in listening
+        monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", 99)
+        assert {port4, port6} <= listeners.ports()

@@ -1,0 +1,41 @@
+"""Commands run to an end, whatever they do, with nothing of our environment."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+from vmoor.adapters import run
+from vmoor.errors import LocalFault
+
+
+def test_answer_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input, output, errors, exit code; the environment is a fixed one."""
+    monkeypatch.setenv("VMOOR_CANARY", "leak")
+    done = run.run(
+        ["sh", "-c", "cat; env >&2; exit 3"], input="x" * 300_000, timeout=10
+    )  # fmt: skip
+    assert (done.code, len(done.stdout)) == (3, 300_000)
+    assert "leak" not in done.stderr
+
+
+def test_late_commands_are_killed_with_their_children() -> None:
+    """The deadline holds though a grandchild keeps the pipes open."""
+    began = time.monotonic()
+    with pytest.raises(LocalFault, match="not done after 0.3 s"):
+        run.run(["sh", "-c", "sleep 98765 & wait"], timeout=0.3)
+    assert time.monotonic() - began < 5
+    assert subprocess.run(["pgrep", "-f", "sleep 98765"], check=False).returncode == 1
+
+
+def test_endless_output_is_refused() -> None:
+    """At the limit, not when memory is gone."""
+    with pytest.raises(LocalFault, match="over 8 MiB"):
+        run.run(["yes"], timeout=20)
+
+
+def test_missing_command_is_told() -> None:
+    """As a fault of this machine."""
+    with pytest.raises(LocalFault, match="cannot run no-such-command: No such file"):
+        run.run(["no-such-command"], timeout=1)
