@@ -4,19 +4,19 @@ set -euo pipefail
 venv=$1
 needed="python3-venv python3-hvac python3-requests python3-jinja2 python3-click python3-psutil
 python3-systemd python3-yaml python3-jsonschema python3-jeepney python3-cryptography shellcheck"
-missing=$(for p in $needed; do
-    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p"
-done)
-if [ -n "$missing" ]; then
+missing=()
+for p in $needed; do
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ]; then
-        echo "cannot install $(echo $missing): run as root, or: apt-get install $(echo $missing)" >&2
+        echo "cannot install packages: run as root: apt-get install ${missing[*]}" >&2
         exit 1
     fi
-    echo "installing $(echo $missing)"
+    echo "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086
-    apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+    install=(apt-get install -qq -y --no-install-recommends "${missing[@]}")
+    "${install[@]}" >/dev/null 2>&1 || { apt-get update -qq && "${install[@]}" >/dev/null; }
 fi
 echo "making $venv"
 mkdir -p "$(dirname "$venv")"

@@ -18,7 +18,7 @@ import requests
 from tests.rig.errors import RigError
 
 GREEN, RED, BOLD, DIM = "32", "31", "1", "2"
-_WHAT = 60  # columns of a claim's words
+_WHAT = 64  # columns of a claim's words
 
 
 class Unseen(Exception):

@@ -20,11 +20,12 @@ def lines(rig: Rig, vms: Sequence[Machine], client: Machine) -> Sequence[str]:
         f"ip netns exec {rig.network.netns_name} env KUBECONFIG={rig.kube.kubeconfig}"
         f" {rig.bin / 'kubectl'} -n shop"
     )
-    return [
-        *(f"  a shell in {vm.name:<8} {enter(vm)} bash -l" for vm in (*vms, client)),
-        f"  {web.name}'s unit       {enter(web)} systemctl status vmoor",
-        f"  {web.name}'s status     {enter(web)} vmoor status",
-        f"  the client's curl  {enter(client)} curl -i http://web.shop.mesh/",
-        f"  the cluster        {kubectl} get workloadentries,leases,serviceentries",
-        f"  logs               {rig.log_dir}",
-    ]
+    asked = {
+        **{f"a shell in {vm.name}": f"{enter(vm)} bash -l" for vm in (*vms, client)},
+        f"{web.name}'s unit": f"{enter(web)} systemctl status vmoor",
+        f"{web.name}'s status": f"{enter(web)} vmoor status",
+        "the client's curl": f"{enter(client)} curl -i http://web.shop.mesh/",
+        "the cluster": f"{kubectl} get workloadentries,leases,serviceentries",
+        "logs": str(rig.log_dir),
+    }
+    return [f"  {what:<18}  {command}" for what, command in asked.items()]

@@ -66,7 +66,7 @@ def _follow(vm: Machine, steps: Sequence[Step], account: Account) -> bool:
             at = process.wait_until(step.when, _PATIENCE, step.name, period=0.01)
         except RigError as e:
             raise RigError(f"{e}; {headline(vm)}") from e
-        return f"{at - on:.2f}"
+        return f"{(at or 0.0) - on:.2f}"  # wait_until never returns None
 
     for name in STEPS:
         if name not in (BOOT, *(step.name for step in steps)):
@@ -81,18 +81,20 @@ def _steps(
     vm: Machine, client: Optional[Machine], audit: Audit, entries: Entries
 ) -> Sequence[Step]:
     entry = f"web.{vm.name}"
-    served = client is not None
-    steps = {
-        AGENT: _now_that(lambda: document(vm)),
-        LOGIN: lambda: audit.granted(vm.address, "auth/approle/login"),
-        TOKENS: lambda: audit.granted(vm.address, "kubernetes/creds/", count=2),
-        THERE: served and (lambda: entries.since(entry, "there")),
-        ENVOY: _now_that(lambda: vm.http_get(15021, "/healthz/ready")[0] == 200),
-        HEALTHY: served and (lambda: entries.since(entry, "healthy")),
-        LISTED: client and _now_that(lambda: _endpoint(vm) in client.endpoints(CLUSTER)),
-        MOORED: _now_that(lambda: document(vm).get("state") == "moored"),
-    }
-    return [Step(name, when) for name, when in steps.items() if when]
+    steps = [
+        Step(AGENT, _now_that(lambda: document(vm))),
+        Step(LOGIN, lambda: audit.granted(vm.address, "auth/approle/login")),
+        Step(TOKENS, lambda: audit.granted(vm.address, "kubernetes/creds/", count=2)),
+        Step(ENVOY, _now_that(lambda: vm.http_get(15021, "/healthz/ready")[0] == 200)),
+        Step(MOORED, _now_that(lambda: document(vm).get("state") == "moored")),
+    ]
+    if client is not None:
+        steps += [
+            Step(THERE, lambda: entries.since(entry, "there")),
+            Step(HEALTHY, lambda: entries.since(entry, "healthy")),
+            Step(LISTED, _now_that(lambda: _endpoint(vm) in client.endpoints(CLUSTER))),
+        ]
+    return sorted(steps, key=lambda step: STEPS.index(step.name))
 
 
 def _endpoint(vm: Machine) -> str:

@@ -37,7 +37,8 @@ def test_status_tells_that_it_is_moored(fleet: Fleet, web: Machine) -> None:
     """`vmoor status` exits 0 and names mesh, workload, login and service; systemd and the journal
     say it in a sentence."""
     shown = web.run("vmoor", "status").stdout
-    for words in (web.name, "MOORED", fleet.mesh.rpartition("/")[2], f"{fleet.namespace}/{fleet.name}",
+    mesh = fleet.mesh.rpartition("/")[2]
+    for words in (web.name, "MOORED", mesh, f"{fleet.namespace}/{fleet.name}",
                   f"approle {fleet.role_id}", f"http:{PORT}", "healthy"):  # fmt: skip
         assert words in shown
     found = harness.status(web)

@@ -6,6 +6,7 @@ them for a moment at start and on SIGHUP.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmoor import __version__
 from vmoor.adapters import run
 from vmoor.errors import EXIT_CONFIG, LocalFault, quoted
 
@@ -38,8 +40,8 @@ def read_configuration(root: str) -> Read:
     )
 
 
-def stamp(root: str) -> object:
-    """Differs when a file of the tree was changed, added or removed. Two directories, no read."""
+def stamp(root: str) -> str:
+    """Differs when a file of the tree was changed, added or removed, and for another vmoor."""
     folder = Path(root)
     seen = []
     for path in (folder / "vmoor.yaml", folder / "conf.d", *sorted(folder.glob("conf.d/*.yaml"))):
@@ -49,7 +51,7 @@ def stamp(root: str) -> object:
             seen.append((str(path), e.errno, 0))
         else:
             seen.append((str(path), state.st_mtime_ns, state.st_ctime_ns))
-    return tuple(seen)
+    return hashlib.sha256(repr((__version__, seen)).encode()).hexdigest()
 
 
 def render(parameters: Mapping[str, Any]) -> Mapping[str, str]:

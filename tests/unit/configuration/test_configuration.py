@@ -54,7 +54,7 @@ def agent(tree: Tree) -> tuple[Configuration, Cell[Optional[Settings]]]:
     made = Configuration(
         cell,
         tree.read_all,
-        lambda: tree.stamp,
+        lambda: str(tree.stamp),
         tree,
         ACCEPTED,
         lambda name: Machine(name or "vm-1", "hash", "boot"),
@@ -75,7 +75,7 @@ def test_good_configuration_is_taken_and_kept() -> None:
     controller, cell = agent(tree)
     controller.reconcile()
     assert port(cell) == 8080
-    assert json.loads(tree.kept[ACCEPTED]) == document()
+    assert json.loads(tree.kept[ACCEPTED])["document"] == document()
 
 
 def test_none_waits_and_looks_again() -> None:
@@ -106,10 +106,30 @@ def test_wrong_one_at_start_takes_the_accepted() -> None:
     """A restart with a broken file runs on with what was accepted before."""
     tree = Tree(document(port=9090))
     agent(tree)[0].reconcile()
-    tree.problems = ("broken",)
+    tree.problems, tree.stamp = ("broken",), 1
     controller, cell = agent(tree)
     with pytest.raises(Misconfigured):
         controller.reconcile()
+    assert port(cell) == 9090
+
+
+def test_accepted_files_are_not_validated_again_at_a_start() -> None:
+    """An agent that crashed beats again without waiting for a child process."""
+    tree = Tree(document())
+    agent(tree)[0].reconcile()
+    controller, cell = agent(tree)
+    controller.reconcile()
+    assert port(cell) == 8080
+    assert tree.reads == 1
+
+
+def test_other_files_are_validated_at_a_start() -> None:
+    """What was accepted before does not hide what the files say now."""
+    tree = Tree(document())
+    agent(tree)[0].reconcile()
+    tree.document, tree.stamp = document(port=9090), 1
+    controller, cell = agent(tree)
+    controller.reconcile()
     assert port(cell) == 9090
 
 
