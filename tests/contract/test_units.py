@@ -189,18 +189,23 @@ def test_a_start_waits_for_no_job(real: Real) -> None:
 
 
 def test_a_death_is_seen_at_once(real: Real) -> None:
-    """From the signal to the state 50 ms at most, ten of ten, restarts notwithstanding."""
+    """From the signal to the state 100 ms at most, ten of ten, restarts notwithstanding.
+
+    It takes 5 ms on an idle machine. Of the 0.2 s until other proxies know, istiod's debounce
+    takes the other 100.
+    """
     real.units.watch([WEB])
     real.units.start(WEB)
     took = []
     for _ in range(10):
         life = until(real, WEB, active)
+        victim = _on_host(real.vm.pid1, life.main_pid)
         began = time.monotonic()
-        os.kill(_on_host(real.vm.pid1, life.main_pid), 9)
+        os.kill(victim, 9)
         until(real, WEB, lambda s: not active(s))
         took.append(time.monotonic() - began)
-    print(f"kill -9 to state: {min(took) * 1000:.1f}-{max(took) * 1000:.1f} ms")
-    assert max(took) < 0.05
+    print("kill -9 to state, ms:", *(f"{seconds * 1000:.1f}" for seconds in took))
+    assert max(took) < 0.1
 
 
 def _on_host(pid1: int, inside: int) -> int:

@@ -34,7 +34,7 @@ def main() -> int:
     except Failed:
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; everything was removed")
+        print("\ninterrupted; everything but the logs was removed")
         return 130
     return 0
 
