@@ -121,7 +121,7 @@ class Stage:
         """The fleet's text; `options` are more of `vmoor admin user-data`'s."""
         if web:
             return self.mesh.user_data(_SOURCE, *options)
-        return self.mesh.user_data(_SOURCE, "--name=client", *options, services=("ssh=22",))
+        return self.mesh.user_data(_SOURCE, "--name=client", *options, services=())
 
     def boot(self, *machines: Machine) -> None:
         """Side by side; returns when each one's cloud-init is done."""

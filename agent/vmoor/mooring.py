@@ -140,9 +140,11 @@ class Mooring:
         )
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
+        parts = self._parts
         return Proxy(
-            discovered=self._parts.discovered, state=self._parts.proxy, units=self._units,
-            files=self._parts.files, render=children.render,
+            discovered=parts.discovered, state=parts.proxy, units=self._units,
+            files=parts.files,
+            render=children.Renderer(parts.files, f"{parts.state_directory}/rendered.json"),
             missing=lambda path: not os.access(path, os.X_OK), **shared,
         )  # fmt: skip
 

@@ -96,6 +96,18 @@ def module_vm(fleet: Fleet) -> Iterator[Callable[..., Machine]]:
 
 
 @pytest.fixture(scope="module")
+def _cold(module_vm: Callable[..., Machine]) -> Machine:
+    return module_vm(secret_id="none")
+
+
+@pytest.fixture
+def cold(_cold: Machine) -> Iterator[Machine]:
+    """The module's VM for `harness.cold_start`; it is out of the mesh before and after a test."""
+    yield _cold
+    _cold.run("systemctl", "stop", "vmoor")
+
+
+@pytest.fixture(scope="module")
 def web(fleet: Fleet, client: Machine, module_vm: Callable[..., Machine]) -> Machine:
     """The module's own moored VM, in the client's Envoy; each test leaves it as it found it."""
     web = module_vm()

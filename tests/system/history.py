@@ -12,23 +12,19 @@ import requests
 from tests.rig.machine import Machine
 from tests.system.fleet import SERVICE, Document, Fleet
 
+LASTS_S = 120
+
 
 class History:
-    """Context manager; begins with what the entry says now, if there is one."""
+    """Begins with what the entry says now, if there is one; the watch ends by itself."""
 
     def __init__(self, fleet: Fleet, vm: Machine, service: str = SERVICE) -> None:
-        self._api = fleet.api
-        self._name = f"{service}.{vm.name}"
+        name = f"{service}.{vm.name}"
         self._seen: list[Optional[Document]] = []
-
-    def __enter__(self) -> History:  # noqa: PYI034
-        what = f"workloadentries?watch=1&fieldSelector=metadata.name%3D{self._name}"
-        self._watch = self._api.get("networking.istio.io", what, stream=True, timeout=600)
-        threading.Thread(target=self._read, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._watch.close()
+        # Not closed: that would wait for the next event, which the thread is reading.
+        what = f"workloadentries?watch=1&timeoutSeconds={LASTS_S}&fieldSelector=metadata.name%3D"
+        watch = fleet.api.get("networking.istio.io", what + name, stream=True, timeout=LASTS_S)
+        threading.Thread(target=self._read, args=(watch,), daemon=True).start()
 
     @property
     def words(self) -> list[str]:
@@ -36,10 +32,9 @@ class History:
         words = [_word(entry) for entry in tuple(self._seen)]
         return [word for i, word in enumerate(words) if i == 0 or words[i - 1] != word]
 
-    def _read(self) -> None:
-        # It ends by being closed, which urllib3 tells in several ways.
-        with contextlib.suppress(requests.RequestException, AttributeError, ValueError, OSError):
-            for line in self._watch.iter_lines(chunk_size=1):
+    def _read(self, watch: requests.Response) -> None:
+        with contextlib.suppress(requests.RequestException):  # the rig may end first
+            for line in watch.iter_lines(chunk_size=1):
                 event = json.loads(line)
                 self._seen.append(None if event["type"] == "DELETED" else event["object"])
 

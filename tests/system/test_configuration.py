@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Callable
 
 import pytest
 
@@ -31,18 +30,12 @@ BROKEN_FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cold(module_vm: Callable[..., Machine]) -> Machine:
-    """A VM for cold starts; it has Vault's certificate and nothing else of ours."""
-    return module_vm(secret_id="none")
-
-
 def test_it_waits_for_a_configuration(fleet: Fleet, cold: Machine) -> None:
     """Without one the unit is up and says so; a file that appears is taken without a restart."""
     harness.cold_start(cold, "")
     cold.run("rm", CONFIGURATION)
     cold.run("systemctl", "restart", "vmoor")
-    harness.told(cold, "config", "no configuration in /etc/vmoor/conf.d", state="wait")
+    harness.told(cold, "config", "no configuration in /etc/vmoor/conf.d")
     with harness.unharmed(cold):
         harness.give_secret_id(cold, fleet.secret_id())
         harness.configure(cold, fleet.config())

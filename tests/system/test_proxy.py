@@ -115,7 +115,8 @@ def test_a_dead_envoy_unmeshes_the_vm_and_does_not_cut_it_off(
 ) -> None:
     """While the proxy is down nothing is captured: the VM's own requests, its port 22 and its
     service are reachable, and the mesh sends it nothing."""
-    with harness.unharmed(web), History(fleet, web) as history:
+    history = History(fleet, web)
+    with harness.unharmed(web):
         with no_pilot_agent(web):
             web.sh("kill -9 $(pidof envoy)")
             client.wait(lambda: not fleet.in_mesh(client, web), 20, "the endpoint to go")
@@ -133,7 +134,8 @@ def test_a_dead_envoy_unmeshes_the_vm_and_does_not_cut_it_off(
 
 def test_a_killed_proxy_comes_back(fleet: Fleet, client: Machine, web: Machine) -> None:
     """kill -9 of the unit's main process: out, then in again, by systemd and the agent alone."""
-    with harness.unharmed(web), History(fleet, web) as history:
+    history = History(fleet, web)
+    with harness.unharmed(web):
         before = harness.process_of(web, PROXY)
         stage.kill_main(web, PROXY)
         web.wait(lambda: history.words == ["True", "False", "True"], 60, "out and in")
@@ -145,9 +147,9 @@ def test_a_proxy_that_restarted_unseen_begins_unhealthy(
     fleet: Fleet, client: Machine, web: Machine
 ) -> None:
     """Agent and proxy are killed at once: the agent's first word on the new proxy is no."""
-    with History(fleet, web) as history:
-        web.sh("systemctl kill -s KILL vmoor vmoor-proxy")
-        web.wait(lambda: history.words == ["True", "False", "True"], 60, "out and in")
+    history = History(fleet, web)
+    web.sh("systemctl kill -s KILL vmoor vmoor-proxy")
+    web.wait(lambda: history.words == ["True", "False", "True"], 60, "out and in")
     back_in_mesh(fleet, client, web)
 
 
@@ -156,7 +158,8 @@ def test_proxy_restart_restarts_only_the_proxy(
 ) -> None:
     """`vmoor proxy restart` returns when the new one is ready; the entry stays the same."""
     entry, before = harness.uid(fleet.entry(web)), harness.process_of(web, PROXY)
-    with harness.unharmed(web), History(fleet, web) as history:
+    history = History(fleet, web)
+    with harness.unharmed(web):
         web.run("vmoor", "proxy", "restart")
         after = harness.process_of(web, PROXY)
         assert after["ActiveState"] == "active"

@@ -242,11 +242,11 @@ def test_a_service_that_is_no_longer_declared_goes_in_order(
     with harness.kept(fleet, client, web):
         reload(services={"api": API})
         web.wait(lambda: harness.healthy(fleet.entry(web, "api")), 20, "the second entry")
-        with History(fleet, web, "api") as history:
-            web.wait(lambda: history.words == ["True"], 10, "the history's beginning")
-            reload()
-            web.wait(lambda: history.words[-1] == "gone", 20, "the deletion")
-            assert history.words == ["True", "False", "gone"]
+        history = History(fleet, web, "api")
+        web.wait(lambda: history.words == ["True"], 10, "the history's beginning")
+        reload()
+        web.wait(lambda: history.words[-1] == "gone", 20, "the deletion")
+        assert history.words == ["True", "False", "gone"]
 
 
 def test_a_failing_check_takes_the_service_out_and_back(
@@ -284,7 +284,8 @@ def _words(vm: Machine) -> str:
 
 def test_a_killed_service_is_out_at_once(fleet: Fleet, client: Machine, web: Machine) -> None:
     """kill -9 of the unit: out of another VM's Envoy within a second, back after the restart."""
-    with harness.unharmed(web, AGENT, PROXY), History(fleet, web) as history:
+    history = History(fleet, web)
+    with harness.unharmed(web, AGENT, PROXY):
         client.wait(lambda: history.words == ["True"], 10, "the history's beginning")
         stage.kill_main(web, "web.service")
         took = client.wait(lambda: not fleet.in_mesh(client, web), 20, "the endpoint to go")

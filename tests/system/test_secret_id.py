@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable
 
 import pytest
 
@@ -18,12 +17,6 @@ STORE = "/var/lib/vmoor/secret-id.json"
 UNWRAP = "sys/wrapping/unwrap"
 LOOKUP = "sys/wrapping/lookup"
 LATER = "no restart needed"
-
-
-@pytest.fixture(scope="module")
-def cold(module_vm: Callable[..., Machine]) -> Machine:
-    """A VM for cold starts; it has Vault's certificate and nothing else of ours."""
-    return module_vm(secret_id="none")
 
 
 def count(fleet: Fleet, path: str) -> int:
@@ -96,10 +89,12 @@ def test_a_token_that_was_unwrapped_by_someone_else(fleet: Fleet, cold: Machine)
     takes."""
     token = fleet.secret_id(wrap_ttl="300s")
     fleet.bao("write", UNWRAP, "-", input=json.dumps({"token": token}))
-    with security_event(cold, "unwrapped by someone else"):
+    with security_event(cold, "Cannot trust the wrapping token"):
         harness.cold_start(cold, fleet.config(wrapped=True), token)
         with harness.unharmed(cold):
-            harness.told(cold, "identity", "someone else", remedy=f"revoke.*{LATER}")
+            harness.told(
+                cold, "identity", "cannot trust the wrapping token", remedy=f"revoke.*{LATER}"
+            )
             asked = count(fleet, LOOKUP), count(fleet, UNWRAP)
             look_again(cold)
             assert (count(fleet, LOOKUP), count(fleet, UNWRAP)) == asked

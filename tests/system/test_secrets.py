@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -97,29 +96,24 @@ def test_the_wrapping_token_is_shown_by_nobody_but_cloud_init(web: Machine) -> N
     [
         (False, f"first-{CANARY} second-{CANARY}", "more than one word"),
         (False, f"unknown-{CANARY}", "cannot log in"),
-        (True, f"hvs.unknown-{CANARY}", "someone else"),
+        (True, f"hvs.unknown-{CANARY}", "cannot trust the wrapping token"),
     ],
     ids=["two words", "unknown", "bad token"],
 )
 def test_errors_do_not_quote_a_secret(
-    fleet: Fleet, vm_with_canaries: Machine, *, wrapped: bool, secret_id: str, words: str
+    fleet: Fleet, cold: Machine, *, wrapped: bool, secret_id: str, words: str
 ) -> None:
     """A SecretID that cannot be used is told without repeating it."""
-    harness.cold_start(vm_with_canaries, fleet.config(wrapped=wrapped), secret_id)
-    harness.told(vm_with_canaries, "identity", words)
-    assert CANARY not in shown(vm_with_canaries)
-    assert holders(vm_with_canaries, [CANARY.encode()]) == []
+    harness.cold_start(cold, fleet.config(wrapped=wrapped), secret_id)
+    harness.told(cold, "identity", words)
+    assert CANARY not in shown(cold)
+    assert holders(cold, [CANARY.encode()]) == []
 
 
-def test_errors_do_not_quote_vaults_answers(fleet: Fleet, vm_with_canaries: Machine) -> None:
+def test_errors_do_not_quote_vaults_answers(fleet: Fleet, cold: Machine) -> None:
     """An answer of the wrong shape, with a secret in it, is told without repeating it."""
     answer = json.dumps({"auth": {"client_token": f"hvs.{CANARY}"}, "data": {"secret": CANARY}})
     fleet.vault.status(200, {"Content-Type": "application/json"}, answer)
-    harness.cold_start(vm_with_canaries, fleet.config(), fleet.secret_id())
-    harness.told(vm_with_canaries, "identity", "cannot use vault's answer")
-    assert CANARY not in shown(vm_with_canaries)
-
-
-@pytest.fixture(scope="module")
-def vm_with_canaries(module_vm: Callable[..., Machine]) -> Machine:
-    return module_vm(secret_id="none")
+    harness.cold_start(cold, fleet.config(), fleet.secret_id())
+    harness.told(cold, "identity", "cannot use vault's answer")
+    assert CANARY not in shown(cold)

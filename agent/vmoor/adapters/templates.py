@@ -1,7 +1,7 @@
 """jinja2: mapping in, files out. Runs in a child of the daemon (`children.render`) and in the CLI.
 
 An undefined variable is an error (StrictUndefined), never an empty string in Envoy's
-configuration. A template in /etc/vmoor/templates replaces the shipped one of the same name.
+configuration.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 
 import jinja2
 
+from vmoor.adapters.children import FOLDERS, NAMES
 from vmoor.errors import LocalFault, quoted
-
-NAMES = ("proxy.env", "mesh.yaml")
-FOLDERS = ("/etc/vmoor/templates", "/usr/share/vmoor/templates")
 
 
 def render(parameters: Mapping[str, Any], folders: Sequence[str] = FOLDERS) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typing import Optional
 import click
 
 from vmoor import errors
-from vmoor.adapters import templates
+from vmoor.adapters import children, templates
 
 PARAMETERS = Path("/run/vmoor/parameters.json")
 RENDERED = Path("/run/vmoor-proxy")
@@ -30,7 +30,7 @@ def render(folder: Optional[str], *, as_diff: bool, as_json: bool) -> None:
     """
     try:
         parameters = json.loads(PARAMETERS.read_bytes())
-        folders = [*([folder] if folder else []), *templates.FOLDERS]
+        folders = [*([folder] if folder else []), *children.FOLDERS]
         files = templates.render(parameters, folders)
     except FileNotFoundError:
         click.echo(

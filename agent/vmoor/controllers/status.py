@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vmoor.model import status
@@ -33,10 +34,10 @@ class Status:
         self._started = clock.now()
         self._reached: dict[str, float] = {}
         self._headline = ""
-        self._moored = False
+        self._moored = self._told = False
 
     def reconcile(self) -> Settled:
-        snap = self._snapshot()
+        snap = replace(self._snapshot(), before=self._moored)
         document = status.document(snap)
         self._files.write(PATH, json.dumps(document).encode(), 0o644)
         if document["headline"] != self._headline:
@@ -58,7 +59,9 @@ class Status:
     def _transition(self, document: Mapping[str, Any]) -> None:
         moored = document["state"] != "not-moored"
         if moored and not self._moored:
-            log.info("%s", self._moored_in(), extra={"VMOOR_EVENT": "moored"})
+            words = "moored again" if self._told else self._moored_in()
+            self._told = True
+            log.info("%s", words, extra={"VMOOR_EVENT": "moored"})
         elif self._moored and not moored:
             log.warning("%s", document["headline"], extra={"VMOOR_EVENT": "unmoored"})
         self._moored = moored

@@ -50,6 +50,7 @@ class Snapshot:
     beat: Beat = field(default_factory=Beat)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     entries: Sequence[EntryState] = ()
+    before: bool = False  # it was moored at the last look
 
 
 # The order in which one step waits for the other: the first that is not fine is the cause.
@@ -84,7 +85,8 @@ def blocked_at(snap: Snapshot) -> Optional[Step]:
 
 def state(snap: Snapshot) -> str:
     """One of moored, at-risk, not-moored."""
-    if not moored(snap):
+    # A service that is healthy again is written some 20 ms after its verdict: no reason to cry.
+    if not moored(snap) and not (snap.before and blocked_at(snap) is None):
         return "not-moored"
     return "at-risk" if any(step.state == "fail" for step in snap.steps) else "moored"
 

@@ -104,12 +104,14 @@ def _configuration(fleet: Fleet) -> Mapping[str, Any]:
     }
     if fleet.vault_ca:
         vault["ca_cert"] = VAULT_CA
-    return {
+    made: dict[str, Any] = {
         "vault": {**vault, "auth": auth},
         "mesh": fleet.mesh,
         "workload": dict(fleet.workload),
-        "services": {service.name: service.described() for service in fleet.services},
     }
+    if fleet.services:  # none: a VM that only calls
+        made["services"] = {service.name: service.described() for service in fleet.services}
+    return made
 
 
 def _order(fleet: Fleet) -> Iterator[str]:

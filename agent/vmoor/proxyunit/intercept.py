@@ -1,4 +1,7 @@
-"""`intercept apply`: sets the capture rules once the proxy is ready, as root.
+"""`intercept apply`: waits until the proxy is ready, then sets the capture rules, as root.
+
+It is started with the proxy and finds out all it needs while Envoy starts. systemd ends it when
+the proxy ends first.
 
 A failure leaves no rules behind: the VM is then outside the mesh, but never cut off. It takes
 nothing from the agent or the proxy: settings from root-owned /etc/vmoor, its own environment.
@@ -10,11 +13,13 @@ import grp
 import json
 import os
 import pwd
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmoor import proxyunit
-from vmoor.proxyunit import capture, rules, settings, trusted
+from vmoor.proxyunit import capture, local, rules, settings, trusted
 from vmoor.proxyunit.withdraw import (
     FAMILIES,
     Failed,
@@ -26,6 +31,10 @@ from vmoor.proxyunit.withdraw import (
     there,
     withdraw,
 )
+
+HTTP_OK = 200
+LOOK_S, SLOW_LOOK_S = 0.02, 0.2
+PATIENT_S = 10.0  # past it the machine may have changed: sshd's ports are asked for again
 
 
 def backend() -> str:
@@ -44,13 +53,27 @@ def ssh_ports() -> set[int]:
         ("ss", ["ss", "-tlnpeH"], capture.listening_ports),
     )  # fmt: skip
     ports: set[int] = set()
-    for program, argv, parse in sources:
-        if there(program):
-            try:
-                ports |= parse(run(argv))
-            except Failed as e:
-                tell(f"cannot ask for sshd's ports: {e}")
+    with ThreadPoolExecutor(len(sources)) as pool:
+        asked = [(pool.submit(run, argv), parse) for name, argv, parse in sources if there(name)]
+    for answer, parse in asked:
+        try:
+            ports |= parse(answer.result())
+        except Failed as e:
+            tell(f"cannot ask for sshd's ports: {e}")
     return ports
+
+
+def await_ready() -> float:
+    """Until Envoy has its configuration from istiod, however long; the seconds it took."""
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        try:
+            if local.ask(local.READINESS, "/healthz/ready") == HTTP_OK:
+                return waited
+        except OSError:
+            pass  # does not listen yet; the launcher tells it as the unit's status
+        time.sleep(LOOK_S if waited < PATIENT_S else SLOW_LOOK_S)
 
 
 def apply(invocation_id: str) -> None:
@@ -62,8 +85,12 @@ def apply(invocation_id: str) -> None:
     try:
         if found.mode != "none":
             trusted.check(found.pilot_agent)
-            kind = backend()
-            _set(found, kind)
+            kind, ssh = backend(), ssh_ports()
+            if await_ready() > PATIENT_S:
+                ssh = ssh_ports()
+            _set(found, kind, ssh)
+        else:
+            await_ready()
         publish({
             "invocation_id": invocation_id, "mode": found.mode,
             "dns": found.mode != "none" and found.dns_capture, "backend": kind,
@@ -73,7 +100,7 @@ def apply(invocation_id: str) -> None:
         raise
 
 
-def _set(found: settings.Settings, kind: str) -> None:
+def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:
     proxy = pwd.getpwnam(proxyunit.USER)
     agent_gid = grp.getgrnam(proxyunit.AGENT_GROUP).gr_gid
     restore("iptables", kind, rules.GUARD_RULES)
@@ -83,7 +110,7 @@ def _set(found: settings.Settings, kind: str) -> None:
         except Failed as e:
             tell(f"cannot set rules for IPv6: {e}")  # a kernel without it
     run(
-        capture.argv(found, kind, proxy.pw_uid, proxy.pw_gid, ssh_ports()),
+        capture.argv(found, kind, proxy.pw_uid, proxy.pw_gid, ssh),
         extra=capture.environment(found, agent_gid),
     )
     if not any(rules.captured(saved(family, kind)) for family in FAMILIES):

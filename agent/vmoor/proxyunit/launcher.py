@@ -30,7 +30,10 @@ LINKS = {
     "etc/istio/config/mesh": "mesh.yaml",
     "var/run/secrets/tokens/istio-token": "istio-token",
 }
-STARTING_S = 0.1  # between probes until the proxy is ready: each tick is part of a VM's start
+# Between probes until the proxy is ready: each tick is part of a VM's start, but istiod may be
+# away for hours.
+STARTING_S, WAITING_S = 0.02, 0.2
+PATIENT_S = 10.0
 RUNNING_S = 1.0
 DRAIN_LEAST_S = 1.0  # the agent says Healthy=False, istiod waits 0.1 s, clients obey
 DRAIN_MOST_S = 5.0  # pilot-agent's own default, terminationDrainDuration
@@ -110,6 +113,8 @@ class Launcher:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        self._started = time.monotonic()
+        self._notify("READY=1")  # the root hook now waits beside us until Envoy is ready
         self._copier = threading.Thread(target=self._copy, daemon=True)
         self._copier.start()
 
@@ -128,7 +133,10 @@ class Launcher:
         return code if code >= 0 else 128 - code
 
     def _pause(self) -> float:
-        return RUNNING_S if self._told.ready and self._stop_at is None else STARTING_S
+        if self._told.ready and self._stop_at is None:
+            return RUNNING_S
+        patient = time.monotonic() - self._started > PATIENT_S
+        return WAITING_S if patient else STARTING_S
 
     def _look(self) -> None:
         if self._stop_at is None:

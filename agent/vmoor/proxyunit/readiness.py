@@ -35,12 +35,11 @@ def judge(told: Told, probe: Probe) -> tuple[Told, tuple[str, ...]]:
     misses = 0 if probe.reason is None else told.misses + 1
     status = _status(told, probe, misses)
     ready = told.ready or probe.reason is None
-    if ready and not told.ready:
-        lines.append("READY=1")
     if status != told.status:
         lines.append(f"STATUS={status}")
-    # Not readiness: a drain, or an istiod that is away, is no reason to be killed.
-    if ready and probe.alive:
+    # Not readiness: a drain, or an istiod that is away, is no reason to be killed. Before the
+    # first readiness no rules are in force, and a proxy that hangs harms nobody.
+    if not told.ready or probe.alive:
         lines.append("WATCHDOG=1")
     return Told(ready, status, misses), tuple(lines)
 

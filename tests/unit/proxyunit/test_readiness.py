@@ -21,17 +21,17 @@ def _told(*probes: Probe) -> list[tuple[str, ...]]:
 
 
 def test_ready_is_told_once() -> None:
-    """READY=1 and the word the agent waits for, at the first readiness."""
+    """The word the agent waits for, at the first readiness."""
     assert _told(REFUSED, OK, OK) == [
-        ("STATUS=starting: Envoy does not listen",),
-        ("READY=1", "STATUS=ready", "WATCHDOG=1"),
+        ("STATUS=starting: Envoy does not listen", "WATCHDOG=1"),
+        ("STATUS=ready", "WATCHDOG=1"),
         ("WATCHDOG=1",),
     ]
 
 
-def test_no_watchdog_before_the_first_readiness() -> None:
-    """istiod may be away for hours: nothing counts down yet."""
-    assert _told(SLOW, SLOW)[1] == ()
+def test_nobody_is_killed_before_the_first_readiness() -> None:
+    """istiod may be away for hours, and no rules are in force yet: the watchdog is fed."""
+    assert _told(SLOW, Probe("Envoy does not answer", alive=False))[1] == ("WATCHDOG=1",)
 
 
 def test_nobody_listening_is_told_at_once() -> None:

@@ -59,6 +59,13 @@ def test_a_healthy_service_that_is_not_written_is_not_moored() -> None:
     assert status.state(replace(GOOD, entries=())) == "not-moored"
 
 
+def test_a_recovered_service_does_not_unmoor_the_vm() -> None:
+    """Between a good verdict and its write the VM stays moored, if it was and nothing fails."""
+    unwritten = (EntryState("web", "web.i-0abc", "registered", "False"),)
+    assert status.state(replace(GOOD, entries=unwritten, before=True)) == "moored"
+    assert status.state(replace(GOOD, entries=unwritten)) == "not-moored"
+
+
 def test_a_sick_service_does_not_unmoor_the_vm() -> None:
     """A failing service is out of the mesh, the VM is in it; the sentence names the service."""
     sick = {"web": Verdict(Health.UNHEALTHY, "UnitDead", "web.service is failed", since=99.0)}

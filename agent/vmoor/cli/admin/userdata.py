@@ -75,9 +75,7 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
 @click.option("--namespace", required=True, callback=options.dns_label)
 @click.option("--service-account", "account", required=True, callback=options.dns_label)
 @click.option("--name", required=True, callback=options.dns_label, help="Of the workload.")
-@click.option(
-    "--service", "services", required=True, multiple=True, metavar=_FORM, callback=_services
-)
+@click.option("--service", "services", multiple=True, metavar=_FORM, callback=_services)
 @click.option("--vault-ca", type=_FILE, help="PEM; without it the system's roots are trusted.")
 @click.option(
     "--secret-id",

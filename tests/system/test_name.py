@@ -1,0 +1,105 @@
+"""One name is one VM: the lock on it, and what a boot finds of the boot before."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+
+from tests.rig.machine import Machine
+from tests.system import harness
+from tests.system.fleet import Fleet
+from tests.system.history import condition
+
+
+@pytest.fixture(scope="module")
+def second(module_vm: Callable[..., Machine]) -> Machine:
+    """A VM that waits for a SecretID; tests give it the name of the first."""
+    return module_vm(secret_id="none")
+
+
+def _start_as(fleet: Fleet, second: Machine, web: Machine) -> None:
+    harness.cold_start(second, fleet.config(vm={"name": web.name}), fleet.secret_id())
+
+
+def _holder(fleet: Fleet, vm: Machine) -> str:
+    return str((fleet.lease(vm) or {})["spec"]["holderIdentity"])
+
+
+def test_a_reboot_leaves_first_and_moors_again(
+    fleet: Fleet, client: Machine, web: Machine
+) -> None:
+    """Entry and Lease of before are deleted; the SecretID that was unwrapped once logs in."""
+    entry, lease = harness.uid(fleet.entry(web)), harness.uid(fleet.lease(web))
+    web.reboot()
+    harness.wait_moored(web)
+    assert harness.uid(fleet.entry(web)) != entry
+    assert harness.uid(fleet.lease(web)) != lease
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+    assert fleet.get(client) == (200, web.name)
+
+
+def test_a_reboot_without_vault_waits_for_it(fleet: Fleet, client: Machine, web: Machine) -> None:
+    """Out of the mesh, told, and moored by itself once Vault is back."""
+    fleet.vault.refuse()
+    web.reboot()
+    harness.told(web, "identity", "connection refused")
+    assert fleet.entry(web) is None
+    assert fleet.lease(web) is None
+    with harness.unharmed(web):
+        fleet.vault.clear()
+        harness.wait_moored(web)
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+
+
+def test_an_old_word_does_not_survive_a_power_cut(
+    fleet: Fleet, client: Machine, web: Machine
+) -> None:
+    """Booted within the lease, the VM takes its old Healthy=True back before it has the lock."""
+    old, entry = _holder(fleet, web), harness.uid(fleet.entry(web))
+    web.power_cut()
+    assert harness.healthy(fleet.entry(web))
+    web.boot()
+    web.wait(lambda: not harness.healthy(fleet.entry(web)), 60, "the old word to go")
+    assert condition(fleet.entry(web))["reason"] == "Rebooted"
+    assert _holder(fleet, web) == old
+    client.wait(lambda: not fleet.in_mesh(client, web), 20, "the endpoint to go")
+    harness.wait_moored(web)
+    assert _holder(fleet, web) != old
+    assert harness.uid(fleet.entry(web)) == entry
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+
+
+@pytest.mark.parametrize("cloned", [False, True], ids=["own machine-id", "cloned machine-id"])
+def test_a_second_vm_of_the_same_name_is_refused(
+    fleet: Fleet, client: Machine, web: Machine, second: Machine, cloned: bool
+) -> None:
+    """It tells so and writes nothing; the first serves on."""
+    if cloned:
+        second.write("/etc/machine-id", web.read("/etc/machine-id"))
+    with harness.kept(fleet, client, web):
+        entry, holder = fleet.entry(web), _holder(fleet, web)
+        _start_as(fleet, second, web)
+        words = "another machine lives under this VM's name"
+        harness.told(second, "heartbeat", words, remedy="another vm.name")
+        harness.beats(fleet, web, 2)
+        assert fleet.entry(web) == entry
+        assert _holder(fleet, web) == holder
+        assert fleet.get(client) == (200, web.name)
+
+
+def test_the_name_is_taken_over_when_the_first_is_gone(
+    fleet: Fleet, client: Machine, web: Machine, second: Machine
+) -> None:
+    """The refused VM moors by itself after the first one's end."""
+    _start_as(fleet, second, web)
+    harness.told(second, "heartbeat", "another machine lives under this VM's name")
+    with harness.unharmed(second):
+        web.power_cut()
+        harness.wait_moored(second)
+    entry = fleet.entry(web)
+    assert entry is not None
+    assert entry["spec"]["address"] == second.address
+    client.wait(lambda: fleet.in_mesh(client, second), 20, "the endpoint")
+    assert not fleet.in_mesh(client, web)
+    assert fleet.get(client) == (200, second.name)
