@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from vmoor import __version__
-from vmoor.adapters import children, notify
+from vmoor.adapters import children, journal, notify
 from vmoor.adapters.clock import SystemClock
 from vmoor.adapters.files import LocalFiles
 from vmoor.adapters.host import LocalHost
@@ -59,7 +59,9 @@ class Parts:
             f"{state_directory}/accepted.json",
             self.host.machine,
             self.machine,
+            lambda settings: journal.set_level(settings.log_level),
         )
+        self.status = Status(self.snapshot, notify.status, self.files, self.clock)
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
                 self.proxy, self.verdicts, self.lock, self.beat, self.registered)  # fmt: skip
@@ -67,9 +69,8 @@ class Parts:
             cell.rings(self._status_bell)
 
     def loops(self) -> tuple[Loop, ...]:
-        status = Status(self.snapshot, notify.status, self.files, self.clock)
         self.show(self._config)
-        return self._config, Loop("status", status.reconcile, self._status_bell, self.clock)
+        return self._config, Loop("status", self.status.reconcile, self._status_bell, self.clock)
 
     def show(self, *loops: Loop) -> None:
         """These loops are steps of the status."""

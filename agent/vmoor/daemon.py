@@ -73,6 +73,7 @@ class Daemon:
         if self._mooring is not None:
             if leaving:
                 self._mooring.leave(LEAVE_S)
+                self._parts.status.left()
             else:
                 self._mooring.pause()
         return errors.EXIT_OK

@@ -35,7 +35,7 @@ def test_it_waits_for_a_configuration(fleet: Fleet, cold: Machine) -> None:
     harness.cold_start(cold, "")
     cold.run("rm", CONFIGURATION)
     cold.run("systemctl", "restart", "vmoor")
-    harness.told(cold, "config", "no configuration in /etc/vmoor/conf.d")
+    harness.told(cold, "config", "no configuration in /etc/vmoor/conf.d", state="wait")
     with harness.unharmed(cold):
         harness.give_secret_id(cold, fleet.secret_id())
         harness.configure(cold, fleet.config())

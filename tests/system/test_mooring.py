@@ -98,8 +98,8 @@ def test_stop_leaves_and_start_moors_again(fleet: Fleet, client: Machine, web: M
         60,
         "the proxy's end",
     )
-    told = "AGENT NOT RUNNING"
-    web.wait(lambda: told in web.run("vmoor", "status", check=False).stdout, 30, told, period=1)
+    web.run("vmoor", "wait", "--for", "left", "--timeout", "5")
+    assert f"{web.name}  LEFT" in web.run("vmoor", "status", check=False).stdout
     web.run("systemctl", "start", "vmoor")
     harness.wait_moored(web)
     client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")

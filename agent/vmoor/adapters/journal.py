@@ -38,6 +38,11 @@ def install(level: int = logging.INFO) -> None:
     logging.getLogger("vmoor").setLevel(level)
 
 
+def set_level(name: str) -> None:
+    """log.level of the configuration: debug, info, warning or error."""
+    logging.getLogger("vmoor").setLevel(name.upper())
+
+
 class JournalHandler(logging.Handler):
     """`send` is systemd.journal.send."""
 

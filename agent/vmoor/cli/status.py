@@ -41,7 +41,11 @@ def status(*, as_json: bool) -> None:
 
 def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[str]:
     """The text for people."""
-    yield _first(document, now, stale=stale)
+    left = document.get("state") == "left"
+    yield _first(document, now, stale=stale and not left)
+    if left:
+        yield "This VM is out of the mesh.  Back:  systemctl start vmoor"
+        return
     if stale:
         yield "The agent does not run; this is what it wrote last.  See:  systemctl status vmoor"
     steps = {s["name"]: s for s in document.get("steps", ())}

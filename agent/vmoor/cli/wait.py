@@ -10,13 +10,14 @@ from vmoor import errors
 from vmoor.cli import statusfile
 
 LOOK_S = 0.1
+STATES = click.Choice(["moored", "left"])
 
 
 @click.command()
-@click.option("--for", "what", type=click.Choice(["moored"]), default="moored", show_default=True)
+@click.option("--for", "what", type=STATES, default="moored", show_default=True)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 def wait(what: str, timeout: float) -> None:
-    """Wait until this VM is moored; exit code 1 when it is not in time.
+    """Wait until this VM is moored, or has left; exit code 1 when it is not in time.
 
     Example: vmoor wait --timeout 120 && touch /run/app-may-start
     """
@@ -24,7 +25,9 @@ def wait(what: str, timeout: float) -> None:
     while True:
         document = statusfile.read()
         fresh = document and time.time() - document["written"] < statusfile.STALE_S  # noqa: TID251
-        if document and fresh and document["state"] in (what, "at-risk"):
+        reached = ("moored", "at-risk") if what == "moored" else ("left",)
+        # Who has left writes no more.
+        if document and (fresh or what == "left") and document["state"] in reached:
             return
         if time.monotonic() >= deadline:  # noqa: TID251
             said = document["headline"] if document else "the agent has not run since the boot"

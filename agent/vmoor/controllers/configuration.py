@@ -41,10 +41,11 @@ class Configuration:
 
     Files that were accepted under the same stamp are not validated again at a start: that child
     would cost the first beat after a crash 0.3 s.
-    `identify` turns vm.name into the Machine and refuses a name that cannot be one.
+    `identify` turns vm.name into the Machine and refuses a name that cannot be one; `taken` is
+    told each configuration that is used from now on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - cells and seams, each once
         self,
         settings: Cell[Optional[Settings]],
         read: Callable[[], Read],
@@ -53,10 +54,12 @@ class Configuration:
         accepted: str,
         identify: Callable[[str], Machine],
         machine: Cell[Optional[Machine]],
+        taken: Callable[[Settings], None],
     ) -> None:
         self._settings = settings
         self._identify = identify
         self._machine = machine
+        self._taken = taken
         self._read = read
         self._stamp = stamp
         self._files = files
@@ -71,7 +74,8 @@ class Configuration:
 
     def reconcile(self) -> Settled:
         stamp = self._stamp()
-        if self._asked or (self._problem is not None and stamp != self._seen):
+        unhappy = self._problem is not None or self._settings.get() is None
+        if self._asked or (unhappy and stamp != self._seen):
             self._asked = False
             self._seen = stamp
             try:
@@ -99,10 +103,10 @@ class Configuration:
         if read.problems:
             if self._settings.get() is None:
                 self._take_accepted(self._kept())
+            if read.none and self._settings.get() is None:
+                return None
             kept = "the accepted configuration runs on" if self._settings.get() else "not started"
             return Misconfigured(read.problems, remedy=f"mend it, see `vmoor check`; {kept}")
-        if read.none:
-            return None
         fresh = settings_from(read.document)
         machine = self._identify(fresh.vm.name)
         refused = _needs_restart(self._settings.get(), fresh)
@@ -110,8 +114,7 @@ class Configuration:
             return Misconfigured([refused], remedy="systemctl restart vmoor")
         record = json.dumps({"stamp": stamp, "document": read.document}, sort_keys=True)
         self._files.write(self._accepted, record.encode(), 0o600, durable=True)
-        self._machine.set(machine)
-        self._settings.set(fresh)
+        self._use(fresh, machine)
         log.info("Configuration accepted, services: %s", ", ".join(s.name for s in fresh.services))
         return None
 
@@ -132,7 +135,11 @@ class Configuration:
             raise LocalFault(
                 f"cannot use {self._accepted}: {type(e).__name__}", remedy=f"rm {self._accepted}"
             ) from e
-        self._machine.set(self._identify(settings.vm.name))
+        self._use(settings, self._identify(settings.vm.name))
+
+    def _use(self, settings: Settings, machine: Machine) -> None:
+        self._taken(settings)
+        self._machine.set(machine)
         self._settings.set(settings)
 
 

@@ -168,7 +168,8 @@ def _words(unit: UnitState, *, captured: bool) -> str:
     if unit.active == "active" and unit.status_text.startswith("ready"):
         return "live" if captured else "ready, but the capture rules are not in force"
     if unit.active in ("active", "activating", "deactivating"):
-        return unit.status_text or unit.active
+        told = unit.status_text
+        return unit.active if told.startswith("ready") else told or unit.active
     return f"{unit.active}{': ' + unit.result if unit.result not in ('', 'success') else ''}"
 
 

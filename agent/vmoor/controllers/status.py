@@ -47,6 +47,13 @@ class Status:
         self._transition(document)
         return Settled(document["state"], CALM_S)
 
+    def left(self) -> None:
+        """The last word of an agent that has taken its VM out of the mesh; loops have ended."""
+        words = {"state": "left", "headline": "Left the mesh", "blocked_at": None}
+        document = {**status.document(self._snapshot()), **words}
+        self._files.write(PATH, json.dumps(document).encode(), 0o644)
+        self._tell(words["headline"] or "")
+
     def _milestones(self, snap: status.Snapshot) -> None:
         for name, reached in (
             ("credentials", snap.credentials),

@@ -59,6 +59,7 @@ def agent(tree: Tree) -> tuple[Configuration, Cell[Optional[Settings]]]:
         ACCEPTED,
         lambda name: Machine(name or "vm-1", "hash", "boot"),
         machine,
+        lambda _: None,
     )
     return made, cell
 
@@ -82,8 +83,9 @@ def test_none_waits_and_looks_again() -> None:
     """Without a configuration the agent waits, and takes it up when it appears."""
     tree = Tree(none=True, problems=("no configuration",))
     controller, cell = agent(tree)
-    with pytest.raises(Misconfigured, match="no configuration"):
-        controller.reconcile()
+    settled = controller.reconcile()
+    assert settled.waiting
+    assert "no configuration" in settled.words
     tree.none, tree.problems, tree.document, tree.stamp = False, (), document(), 1
     controller.reconcile()
     assert port(cell) == 8080

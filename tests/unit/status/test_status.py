@@ -103,6 +103,14 @@ def test_the_page_of_a_moored_vm() -> None:
     ]
 
 
+def test_a_vm_that_has_left_says_so() -> None:
+    """After a leave no line claims that something is fine."""
+    document = {**status.document(GOOD), "state": "left", "blocked_at": None}
+    shown = list(lines(document, 1_009_999.0, stale=True))
+    assert shown[0].startswith("i-0abc  LEFT  mesh-a")
+    assert len(shown) == 2
+
+
 def test_ages_have_two_units() -> None:
     """3d4h, not 273600 seconds."""
     ages = (0, 42, 60, 312, 3600, 7380, 273_600)
