@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Optional
 
@@ -38,7 +39,7 @@ class Parts:
         self.state_directory = state_directory
         self.clock = SystemClock()
         self.files = LocalFiles()
-        self.host = LocalHost()
+        self.host = LocalHost(boot_id=os.environ.get("VMOOR_BOOT_ID", ""))
         self.settings: Cell[Optional[Settings]] = Cell(None)
         self.machine: Cell[Optional[Machine]] = Cell(None)
         self.credentials: Cell[Optional[Credentials]] = Cell(None)

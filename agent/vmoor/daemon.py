@@ -7,13 +7,16 @@ stopping is not always leaving); everything else is a loop.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional
 
 from vmoor import __version__, errors
 from vmoor.adapters import journal, notify, singleton
 from vmoor.assembly import Parts
+from vmoor.runtime.supervisor import Pump
 
 if TYPE_CHECKING:
     from vmoor.mooring import Mooring
@@ -34,11 +37,8 @@ class Daemon:
         self._mooring: Optional[Mooring] = None
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
         supervisor = self._parts.supervisor
-        supervisor.start(self._parts.loops())
+        supervisor.start(self._parts.loops(), [Pump("signals", self._heed(_wakeups()))])
         notify.ready()
         # 0.15 s of libraries, loaded while the child process validates the configuration.
         from vmoor.mooring import Mooring  # noqa: PLC0415
@@ -54,12 +54,19 @@ class Daemon:
             trouble = supervisor.watch(lambda: self._stopping, tick)
         return self._end(trouble)
 
-    def _on_stop(self, *_: object) -> None:
-        self._stopping = True
-        self._parts.supervisor.bell.ring()
+    def _heed(self, descriptor: int) -> Callable[[threading.Event], None]:
+        """A thread's work, not a handler's: a handler may interrupt the very lock of the bell."""
 
-    def _on_reload(self, *_: object) -> None:
-        self._parts.reload()
+        def heed(_: threading.Event) -> None:
+            while True:
+                for number in os.read(descriptor, 64):
+                    if number == signal.SIGHUP:
+                        self._parts.reload()
+                    else:
+                        self._stopping = True
+                        self._parts.supervisor.bell.ring()
+
+        return heed
 
     def _end(self, trouble: Optional[str]) -> int:
         if trouble is not None:
@@ -77,6 +84,16 @@ class Daemon:
             else:
                 self._mooring.pause()
         return errors.EXIT_OK
+
+
+def _wakeups() -> int:
+    """A descriptor on which each caught signal is a byte, its number."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(read, True)
+    signal.set_wakeup_fd(write)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return read
 
 
 def main() -> int:

@@ -61,13 +61,14 @@ class Mooring:
         self._heartbeat = Heartbeat(
             lock=parts.lock, beat=parts.beat, cluster=self._kube(), random=random.random, **shared
         )
+        self._registration = self._make_registration(shared)
         self.loops = (
             self._loop("identity", self._identity.reconcile),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
             self._loop("health", self._checks().reconcile),
-            self._loop("registration", self._registration(shared).reconcile),
+            self._loop("registration", self._registration.reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
         )
         self.pumps = (Pump("systemd", self._units.run),)
@@ -87,8 +88,10 @@ class Mooring:
             return False
 
     def leave(self, seconds: float) -> None:
-        """All loops have ended."""
+        """All loops have ended, or will write no more."""
         parts = self._parts
+        self._registration.end()
+        self._prolong()
         leaving = Leaving(
             settings=parts.settings, lock=parts.lock, beat=parts.beat, machine=self._machine,
             cluster=self._cluster, envoy=EnvoyAdmin(), clock=parts.clock,
@@ -103,7 +106,13 @@ class Mooring:
 
     def pause(self) -> None:
         """A stop that is not a leave: one last beat that covers a restart or an upgrade."""
+        self._prolong()
+
+    def _prolong(self) -> None:
+        lock = self._parts.lock
         try:
+            if not lock.get().held and not lock.get().refused:
+                self._heartbeat.reconcile()  # the API server may be back since the last try
             self._heartbeat.last_beat(LAST_BEAT_S)
         except errors.VmoorError as e:
             log.warning("Cannot send the last beat: %s", e)
@@ -157,7 +166,7 @@ class Mooring:
             random=random.random,
         )  # fmt: skip
 
-    def _registration(self, shared: Mapping[str, Any]) -> Registration:
+    def _make_registration(self, shared: Mapping[str, Any]) -> Registration:
         parts = self._parts
         return Registration(
             discovered=parts.discovered, verdicts=parts.verdicts, proxy_state=parts.proxy,

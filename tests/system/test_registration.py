@@ -269,17 +269,20 @@ def test_one_failure_below_the_threshold_changes_nothing(
     """Ten failures are allowed: after the first ones the service is still in the mesh."""
     check = {"http": "/healthz", "period": "1s", "failure_threshold": 10}
     with harness.kept(fleet, client, web):
+        since = _service(web)["since"]
         reload(services={SERVICE: {"checks": [check]}})
+        # The first look at a new check decides alone.
+        web.wait(lambda: _service(web)["since"] != since and harness.moored(web), 20, "a look")
         web.run("touch", "/run/web-sick")
         try:
-            web.wait(lambda: "/10)" in _words(web), 20, "a failure", period=0.1)
+            web.wait(lambda: "/10)" in _service(web)["words"], 20, "a failure", period=0.1)
         finally:
             web.run("rm", "/run/web-sick")
-        web.wait(lambda: "200" in _words(web), 20, "a success", period=0.1)
+        web.wait(lambda: "200" in _service(web)["words"], 20, "a success", period=0.1)
 
 
-def _words(vm: Machine) -> str:
-    return str(harness.document(vm)["services"][0]["words"])
+def _service(vm: Machine) -> dict[str, Any]:
+    return dict(harness.document(vm)["services"][0])
 
 
 def test_a_killed_service_is_out_at_once(fleet: Fleet, client: Machine, web: Machine) -> None:

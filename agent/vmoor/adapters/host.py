@@ -15,25 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from vmoor.errors import LocalFault, Misconfigured, quoted
-from vmoor.model.machine import Machine
+from vmoor.model.machine import GENERIC_NAMES, Machine
 
 INSTANCE_DATA = "run/cloud-init/instance-data.json"
 INSTANCE_DATA_LIMIT = 1 << 20  # bytes; a file with a large user-data has some 10 KB
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123
-# What an image is called before anyone named the machine: two of them would be one VM.
-GENERIC = frozenset(
-    (
-        "localhost",
-        "debian",
-        "ubuntu",
-        "centos",
-        "rocky",
-        "almalinux",
-        "fedora",
-        "iid-datasource-none",
-        "nocloud",
-    )
-)
 HASH_CHARS = 16  # 64 bits: told apart are clones of one image
 _SIOCGIFCONF = 0x8912  # linux/sockios.h
 _IFREQ = 40 if struct.calcsize("P") == 8 else 32  # bytes of struct ifreq  # noqa: PLR2004
@@ -41,10 +27,13 @@ _ADDRESSES = 256
 
 
 class LocalHost:
-    """Port `Host`, and `machine`. `root` is for tests."""
+    """Port `Host`, and `machine`. `boot_id` as systemd tells it, "" = the kernel's; `root` is for
+    tests.
+    """
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", boot_id: str = "") -> None:
         self._root = Path(root)
+        self._boot_id = boot_id
 
     def machine(self, name: str) -> Machine:
         """`name` is vm.name of the configuration, "" = instance id, else hostname.
@@ -57,7 +46,7 @@ class LocalHost:
         return Machine(
             name=self._name(name, instance),
             machine_hash=hashlib.sha256(proof.encode()).hexdigest()[:HASH_CHARS],
-            boot_id=self._text("proc/sys/kernel/random/boot_id"),
+            boot_id=self._boot_id or self._text("proc/sys/kernel/random/boot_id"),
         )
 
     def _name(self, configured: str, instance: str) -> str:
@@ -65,7 +54,7 @@ class LocalHost:
         tried = [configured] if configured else [instance, hostname]
         for candidate in tried:
             label = candidate.lower()
-            if LABEL.fullmatch(label) and label not in GENERIC:
+            if LABEL.fullmatch(label) and label not in GENERIC_NAMES:
                 return label
         told = " or ".join(repr(quoted(candidate)) for candidate in tried if candidate)
         raise Misconfigured(

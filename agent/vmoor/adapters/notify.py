@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 
-from vmoor.errors import LocalFault
+log = logging.getLogger(__name__)
 
 WATCHDOG_SHARE = 3  # feeds within one WatchdogSec
 WITHOUT_WATCHDOG_S = 5.0
@@ -49,4 +50,5 @@ def _tell(state: str) -> None:
             to.connect("\0" + address[1:] if address.startswith("@") else address)
             to.sendall(state.encode())
     except OSError as e:
-        raise LocalFault(f"cannot tell systemd: {e.strerror}") from e
+        # Never a reason to end, or to skip a leave; without READY systemd itself gives up.
+        log.warning("Cannot tell systemd %s: %s", state.partition("=")[0], e.strerror)

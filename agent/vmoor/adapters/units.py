@@ -33,6 +33,18 @@ SYSTEMD = "org.freedesktop.systemd1"
 LOOK_S = 1.0  # the stop event can't end a select, `wake` can
 _MANAGER = jeepney.DBusAddress("/org/freedesktop/systemd1", SYSTEMD, f"{SYSTEMD}.Manager")
 _GONE = (f"{SYSTEMD}.NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject")
+# The manager is away for a moment (daemon-reexec): connect anew, nothing is known of the unit.
+_AWAY = frozenset(
+    f"org.freedesktop.DBus.Error.{word}"
+    for word in (
+        "ServiceUnknown",
+        "NameHasNoOwner",
+        "NoReply",
+        "Timeout",
+        "TimedOut",
+        "Disconnected",
+    )
+)
 # Property of the D-Bus interfaces Unit and Service -> field of UnitState.
 _FIELDS = {
     "LoadState": "load",
@@ -171,7 +183,10 @@ class _Follower:
     def _add(self, name: str) -> None:
         try:
             path = self.bus.call(_MANAGER, "LoadUnit", "s", (name,))[0]
-        except Refused:  # not a unit's name at all
+        except Refused as e:
+            if e.name in _AWAY:
+                raise
+            # not a unit's name at all
             self._paths[name] = ""
             self._states.set({**self._states.get(), name: UnitState(name)})
             return

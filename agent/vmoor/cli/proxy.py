@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vmoor.adapters import run
-from vmoor.errors import EXIT_NOT_FINE
+from vmoor.errors import EXIT_NOT_FINE, LocalFault
 
 
 @click.group()
@@ -20,7 +20,11 @@ def restart() -> None:
     Applies what `vmoor status` calls "restart pending". Services are out of the mesh for
     the seconds that it takes.
     """
-    done = run.run(["systemctl", "restart", "vmoor-proxy.service"], timeout=120.0)
+    try:
+        done = run.run(["systemctl", "restart", "vmoor-proxy.service"], timeout=120.0)
+    except LocalFault:
+        click.echo("it is still starting, see: vmoor status", err=True)
+        raise SystemExit(EXIT_NOT_FINE) from None
     if done.code:
         click.echo(f"cannot restart the proxy: {done.stderr.strip()}", err=True)
         raise SystemExit(EXIT_NOT_FINE)

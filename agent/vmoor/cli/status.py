@@ -34,7 +34,7 @@ def status(*, as_json: bool) -> None:
         click.echo(json.dumps({**document, "stale": stale}, indent=2))
     else:
         for line in lines(document, now, stale=stale):
-            click.echo(line)
+            click.echo(statusfile.printable(line))
     fine = document.get("state") == "moored" and not stale
     raise SystemExit(errors.EXIT_OK if fine else errors.EXIT_NOT_FINE)
 

@@ -21,3 +21,8 @@ def read(path: Path = PATH) -> Optional[Mapping[str, Any]]:
     except (OSError, ValueError) as e:
         return {"state": "unknown", "headline": f"cannot read {path}: {e}", "written": 0.0}
     return document if isinstance(document, dict) else None
+
+
+def printable(line: str) -> str:
+    """What a compromised agent wrote must not command root's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in line)

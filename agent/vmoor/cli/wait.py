@@ -31,6 +31,6 @@ def wait(what: str, timeout: float) -> None:
             return
         if time.monotonic() >= deadline:  # noqa: TID251
             said = document["headline"] if document else "the agent has not run since the boot"
-            click.echo(f"not {what} after {timeout:g}s: {said}", err=True)
+            click.echo(statusfile.printable(f"not {what} after {timeout:g}s: {said}"), err=True)
             raise SystemExit(errors.EXIT_NOT_FINE)
         time.sleep(LOOK_S)  # noqa: TID251

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from vmoor.config import build, facts, labels
 from vmoor.config.problems import Finding, Where, about, listed, shown
+from vmoor.model.machine import GENERIC_NAMES
 
-GENERIC_NAMES = ("localhost", "debian", "ubuntu", "iid-datasource-none")  # of images, not of VMs
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
 # Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
 PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)

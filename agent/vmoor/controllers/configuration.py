@@ -82,6 +82,9 @@ class Configuration:
                 self._problem = None if self._unchanged(stamp) else self._take(stamp)
             except Misconfigured as e:
                 self._problem = e
+            except LocalFault:  # nothing was read: the next pass tries again
+                self._asked = True
+                raise
         if self._problem is not None:
             raise self._problem
         if self._settings.get() is None:
@@ -111,7 +114,7 @@ class Configuration:
         machine = self._identify(fresh.vm.name)
         refused = _needs_restart(self._settings.get(), fresh)
         if refused:
-            return Misconfigured([refused], remedy="systemctl restart vmoor")
+            return Misconfigured([refused], remedy="systemctl stop vmoor && systemctl start vmoor")
         record = json.dumps({"stamp": stamp, "document": read.document}, sort_keys=True)
         self._files.write(self._accepted, record.encode(), 0o600, durable=True)
         self._use(fresh, machine)

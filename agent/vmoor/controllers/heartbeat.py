@@ -72,13 +72,16 @@ class Heartbeat:
             return self._look(owner, alive=True)
 
     def last_beat(self, deadline: float) -> None:
-        """On a stop that is not a leave: room for a restart or an upgrade."""
+        """Room for a restart or an upgrade, or for a leave to end within the lease."""
         settings, old = self._settings.get(), self._lease
         if settings is None or old is None or not self._lock.get().held:
             return
         owner = Owner(self._machine.name, settings.workload.service_account)
         duration = max(lease.LAST_BEAT_S, lease.DURATION_S)
-        self._cluster.replace(Kind.LEASE, self._body(old, owner, duration), deadline=deadline)
+        self._sent_at = self._clock.now()
+        body = self._body(old, owner, duration)
+        self._lease = self._cluster.replace(Kind.LEASE, body, deadline=deadline)
+        self._beat.set(Beat(at=self._sent_at, duration=duration))
 
     def _tell_lapse(self) -> None:
         lock, lapsed = self._lock.get(), self._clock.now() - self._end_of_lease()

@@ -65,7 +65,11 @@ class Leaving:
             return ()
         lock = self._lock.get()
         if not lock.held:
-            return (f"what this VM registered is left to the end of its lease: {lock.words}",)
+            return (
+                f"all that this VM registered is left: {lock.words}; delete it: kubectl -n "
+                f"{settings.workload.namespace} delete workloadentries,leases "
+                f"-l vmoor.io/vm={self._machine.name}",
+            )
         owner = Owner(self._machine.name, settings.workload.service_account)
         self._things = {}
         self._done("all entries are left", partial(self._list, owner))

@@ -22,6 +22,7 @@ from vmoor.runtime.loop import Settled
 
 LIST_S = 10.0
 CALM_S = 30.0
+FLOOR_S = 1.0  # a server that ends each watch at once must not be asked in a busy loop
 
 
 class Observer:
@@ -55,11 +56,12 @@ class Observer:
             for change in self._cluster.watch(Kind.ENTRY, owner.selector, self._version):
                 self._take(change)
         except VmoorError as e:
+            self._observed.set(replace(self._observed.get(), live=False))
             if isinstance(e, Conflict):
                 self._version = ""
-            self._observed.set(replace(self._observed.get(), live=False))
+                return Settled("listing anew", FLOOR_S)
             raise
-        return Settled("watching", 0.0)
+        return Settled("watching", FLOOR_S)
 
     def _list(self, owner: Owner) -> None:
         things, version = self._cluster.list(Kind.ENTRY, owner.selector, deadline=LIST_S)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor.config.settings import Settings
-from vmoor.errors import LocalFault
+from vmoor.errors import LocalFault, Unavailable
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.facts import MeshFacts
@@ -26,6 +26,7 @@ from vmoor.runtime.loop import Settled
 log = logging.getLogger(__name__)
 
 RENDERED = "/run/vmoor-proxy"
+TEXTS = ("proxy.env", "mesh.yaml")
 ROOT_CA = "root-cert.pem"
 TOKEN = "istio-token"  # noqa: S105 - a file's name
 RULES = "/run/vmoor-proxy-rules/rules.json"
@@ -36,6 +37,7 @@ RIVAL = "istio.service"
 MODE = 0o640  # read by the group istio-proxy
 CALM_S = 60.0
 STARTING_S = 1.0  # the unit's signals wake us; this only bounds a lost one
+SLOW_S = 10.0  # a start takes one; after this the cause is outside, most likely istiod
 
 
 class Proxy:
@@ -94,8 +96,9 @@ class Proxy:
                     f"cannot start the proxy: {binary} is not there",
                     remedy="install Istio's package istio-sidecar, or set proxy.pilot_agent",
                 )
+        self._remember(unit)
         self._prepare(settings, credentials, found)
-        return self._drive(unit)
+        return self._drive(unit, credentials.facts.istio.discovery[0])
 
     def _waiting(self, what: str) -> str:
         return f"live, waiting for {what}" if self._state.get().live else f"waiting for {what}"
@@ -120,24 +123,32 @@ class Proxy:
             self._files.write(f"{RENDERED}/{name}", text.encode(), MODE)
             self._written = {**self._written, name: mark}
 
-    def _drive(self, unit: UnitState) -> Settled:
+    def _drive(self, unit: UnitState, istiod: str) -> Settled:
         if unit.load == "not-found":
             raise LocalFault(f"cannot find {UNIT}", remedy="reinstall the package vmoor")
         if unit.active in ("inactive", "failed"):
             self._units.start(UNIT)
             return Settled("starting", STARTING_S, waiting=True)
-        self._remember(unit)
         self._publish(unit)
         state = self._state.get()
+        if not state.live and self._clock.now() - state.since >= SLOW_S:
+            raise Unavailable(
+                f"cannot get the proxy ready: {state.words}",
+                remedy=f"let this VM reach istiod at {istiod}, see journalctl -u vmoor-proxy",
+            )
         if not state.live:
             return Settled(state.words, STARTING_S, waiting=True)
         pending = "; restart pending: vmoor proxy restart" if state.restart_pending else ""
         return Settled(f"live, {state.mode}{pending}", CALM_S)
 
     def _remember(self, unit: UnitState) -> None:
-        """A proxy that was started since the last look reads the files of now."""
+        """A proxy that was started since the last look has read the files as they are now."""
         if unit.invocation_id and unit.invocation_id != self._running().get("invocation_id"):
-            note = {"invocation_id": unit.invocation_id, "digest": self._digest}
+            texts = {
+                name: (self._files.read(f"{RENDERED}/{name}") or b"").decode(errors="replace")
+                for name in TEXTS
+            }
+            note = {"invocation_id": unit.invocation_id, "digest": _digest(texts)}
             self._files.write(RUNNING, json.dumps(note).encode(), 0o600)
 
     def _running(self) -> Mapping[str, Any]:

@@ -89,7 +89,12 @@ class Registration:
         self._read_at = 0.0
         self._retiring: dict[str, float] = {}
         self._pass_ends = 0.0
+        self._ending = False
         self._events: list[Object] = []
+
+    def end(self) -> None:
+        """From the main thread, before a leave: a pass that still runs writes no more."""
+        self._ending = True
 
     def reconcile(self) -> Settled:
         settings, credentials = self._settings.get(), self._credentials.get()
@@ -200,6 +205,8 @@ class Registration:
         raise errors.Conflict(f"cannot settle {wish.name}: somebody else keeps writing it")
 
     def _carry_out(self, step: Step, name: str) -> None:
+        if self._ending:
+            raise errors.Unavailable(f"cannot write {name}: the agent stops")
         if not lease.may_write(self._lock.get(), self._beat.get(), self._clock.now()):
             raise errors.Unavailable(f"cannot write {name}: the lease has lapsed")
         self._write(step, name)
@@ -301,7 +308,10 @@ class Registration:
         self._known[name] = self._known.get(name, Known()).doubted()
 
     def _deadline(self) -> float:
-        left = self._pass_ends - self._clock.now()
+        ends, beat = self._pass_ends, self._beat.get()
+        if self._lock.get().held:  # what lands after the lease may land on somebody else's entry
+            ends = min(ends, beat.at + beat.duration)
+        left = ends - self._clock.now()
         if left <= 0:
             raise errors.Unavailable("cannot finish this pass: the API server is too slow")
         return min(CALL_S, left)

@@ -15,7 +15,7 @@ from vmoor.runtime.loop import Loop, Settled
 log = logging.getLogger(__name__)
 
 PATH = "/run/vmoor/status.json"
-CALM_S = 300.0
+CALM_S = 5.0  # also while nothing changes: a document that ages has no writer (cli/statusfile)
 
 
 class Status:

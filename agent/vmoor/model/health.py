@@ -41,7 +41,8 @@ class CheckState:
     def after(self, probe: Probe, check: Check) -> CheckState:
         """The state after one more look.
 
-        An unknown check takes its health from the first look: there is nothing to defend yet.
+        An unknown check is healthy after its first good look. Bad ones count as ever: after a
+        restart of the agent the mesh still holds what was true before.
         """
         seen = Health.HEALTHY if probe.passed else Health.UNHEALTHY
         reason = "Passed" if probe.passed else probe.reason
@@ -49,7 +50,8 @@ class CheckState:
             return CheckState(seen, 0, probe.words, reason)
         streak = self.streak + 1
         needed = check.success_threshold if probe.passed else check.failure_threshold
-        if self.health is Health.UNKNOWN or check.unit or streak >= needed:
+        known_good = probe.passed and self.health is Health.UNKNOWN
+        if known_good or check.unit or streak >= needed:
             return CheckState(seen, 0, probe.words, reason)
         return replace(self, streak=streak, words=f"{probe.words} ({streak}/{needed})")
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What an image is called before anyone named the machine: two of them would be one VM.
+GENERIC_NAMES = frozenset(
+    ("localhost", "debian", "ubuntu", "centos", "rocky", "almalinux", "fedora",
+     "iid-datasource-none")
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Machine:

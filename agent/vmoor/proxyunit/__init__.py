@@ -7,7 +7,8 @@ Three parties, none of which trusts the one before it:
 - the launcher (user istio-proxy, the unit's main process) takes from proxy.env what its
   allow-list permits, starts pilot-agent in CWD and tells systemd how the proxy is;
 - the hook (root) sets the capture rules once the proxy is ready and removes them when it is
-  gone. It reads root-owned /etc/vmoor alone, nothing that the other two could have written.
+  gone. It reads root-owned /etc/vmoor, and KEPT of its own for when that is broken: nothing
+  that the other two could have written.
 
 What the agent reads back:
 
@@ -20,6 +21,7 @@ What the agent reads back:
 UNIT = "vmoor-proxy.service"
 RENDERED = "/run/vmoor-proxy"
 RULES = "/run/vmoor-proxy-rules/rules.json"
+KEPT = "/var/lib/vmoor-proxy-rules/settings.json"  # not in CWD, which is the proxy's
 CWD = "/var/lib/vmoor-proxy"
 USER = "istio-proxy"  # what Istio's own package calls it
 AGENT_GROUP = "vmoor"

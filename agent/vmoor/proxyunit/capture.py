@@ -1,6 +1,7 @@
 """How `pilot-agent istio-iptables` is told to set the capture rules, and what it must spare.
 
 Pure. SSH is spared whatever the configuration says: nobody may be locked out of a VM by its mesh.
+That holds for port 22 and sshd's ports as of the proxy's start, not for one that sshd gets later.
 """
 
 from __future__ import annotations

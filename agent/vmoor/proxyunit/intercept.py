@@ -4,7 +4,12 @@ It is started with the proxy and finds out all it needs while Envoy starts. syst
 the proxy ends first.
 
 A failure leaves no rules behind: the VM is then outside the mesh, but never cut off. It takes
-nothing from the agent or the proxy: settings from root-owned /etc/vmoor, its own environment.
+nothing from the agent or the proxy: settings from root-owned /etc/vmoor, or those that it kept
+itself if that is broken; its own environment.
+
+sshd's ports are those of the proxy's start. Nothing looks again while the rules are in force:
+after a change of sshd's Port: `systemctl restart ssh`, then `vmoor proxy restart`, before the
+session is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmoor import proxyunit
-from vmoor.proxyunit import capture, local, rules, settings, trusted
+from vmoor.proxyunit import capture, kept, local, rules, settings, trusted
 from vmoor.proxyunit.withdraw import (
     FAMILIES,
     Failed,
@@ -78,7 +83,7 @@ def await_ready() -> float:
 
 def apply(invocation_id: str) -> None:
     """Raises Failed, settings.Unusable or trusted.Untrusted."""
-    found = settings.load(tell)
+    found = kept.load(tell)
     withdraw()
     sweep()
     kind = ""
@@ -98,6 +103,7 @@ def apply(invocation_id: str) -> None:
     except Exception:
         sweep()
         raise
+    kept.keep(tell, found)
 
 
 def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:

@@ -35,6 +35,10 @@ LINKS = {
 STARTING_S, WAITING_S = 0.02, 0.2
 PATIENT_S = 10.0
 RUNNING_S = 1.0
+LATE_S = 2.0  # then readiness counts as missed
+# How long each of the two may take to show that it lives. Envoy's main thread is busy for 10 to
+# 20 s with a huge push: looks of LATE_S + 2 * ALIVE_S + RUNNING_S, two of which fit in WatchdogSec=.
+ALIVE_S = 5.0
 DRAIN_LEAST_S = 1.0  # the agent says Healthy=False, istiod waits 0.1 s, clients obey
 DRAIN_MOST_S = 5.0  # pilot-agent's own default, terminationDrainDuration
 KILL_S = 5.0
@@ -74,8 +78,8 @@ def _alive() -> bool:
     in force a hanging Envoy cuts the VM off.
     """
     try:
-        local.ask(local.AGENT, "/healthz/ready", timeout=2.0)
-        local.ask(local.ADMIN, "/ready", timeout=2.0)
+        local.ask(local.AGENT, "/healthz/ready", timeout=ALIVE_S)
+        local.ask(local.ADMIN, "/ready", timeout=ALIVE_S)
     except OSError:
         return False
     return True
@@ -83,7 +87,7 @@ def _alive() -> bool:
 
 def _readiness() -> tuple[Optional[str], bool]:
     try:
-        status = local.ask(local.READINESS, "/healthz/ready")
+        status = local.ask(local.READINESS, "/healthz/ready", timeout=LATE_S)
     except ConnectionError:
         return "Envoy does not listen", True
     except OSError:

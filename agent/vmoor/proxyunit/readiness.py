@@ -7,8 +7,9 @@ from typing import Optional
 
 from vmoor import proxyunit
 
-# A probe that was merely slow takes a whole VM's services out of the mesh: it must happen twice.
-_SLOW_TOLERATED = 1
+# A probe that was merely slow would take a whole VM's services out of the mesh: an Envoy that takes
+# in a huge push answers late for 10 to 20 s. The fourth in a row counts.
+_SLOW_TOLERATED = 3
 
 
 @dataclass(frozen=True)

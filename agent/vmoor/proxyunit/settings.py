@@ -45,7 +45,7 @@ def load(tell: Callable[[str], object], folder: Path = FOLDER) -> Settings:
         except trusted.Untrusted as e:
             tell(f"skipped {path}: {e}")
             continue
-        merged = merge(merged, _parsed(path))
+        merged = merge(merged, parsed(path))
     return settle(merged)
 
 
@@ -53,10 +53,13 @@ def _paths(folder: Path) -> list[Path]:
     """vmoor.yaml, then conf.d in byte order: what stands later wins."""
     main, drop_ins = folder / "vmoor.yaml", folder / "conf.d"
     found = drop_ins.glob("*.yaml") if drop_ins.is_dir() else ()
-    return [*([main] if main.exists() else []), *sorted(found, key=os.fsencode)]
+    # Hidden ones are what editors leave behind; the agent's loader doesn't read them either.
+    shown = (path for path in found if not path.name.startswith("."))
+    return [*([main] if main.exists() else []), *sorted(shown, key=os.fsencode)]
 
 
-def _parsed(path: Path) -> Mapping[str, Any]:
+def parsed(path: Path) -> Mapping[str, Any]:
+    """Raises Unusable."""
     try:
         with path.open(encoding="utf-8") as file:
             content = yaml.safe_load(file)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 from vmoor.config.settings import Settings
 from vmoor.controllers.configuration import Configuration
-from vmoor.errors import Misconfigured
+from vmoor.errors import LocalFault, Misconfigured
 from vmoor.model.machine import Machine
 from vmoor.runtime.cell import Cell
 
@@ -33,9 +33,12 @@ class Tree:
     stamp: int = 0
     kept: dict[str, bytes] = field(default_factory=dict)
     reads: int = 0
+    broken: int = 0  # how many reads fail first
 
     def read_all(self) -> Tree:
         self.reads += 1
+        if self.reads <= self.broken:
+            raise LocalFault("cannot run vmoor.config.load: not done after 20 s")
         return self
 
     def read(self, path: str) -> Optional[bytes]:
@@ -165,4 +168,14 @@ def test_who_the_vm_is_needs_a_restart() -> None:
     controller.reload()
     with pytest.raises(Misconfigured) as told:
         controller.reconcile()
-    assert told.value.remedy == "systemctl restart vmoor"
+    assert told.value.remedy == "systemctl stop vmoor && systemctl start vmoor"
+
+
+def test_a_hiccup_while_reading_loses_nothing() -> None:
+    """A child that could not run on a busy machine is run again at the next pass."""
+    tree = Tree(document(), broken=1)
+    controller, cell = agent(tree)
+    with pytest.raises(LocalFault):
+        controller.reconcile()
+    controller.reconcile()
+    assert port(cell) == 8080

@@ -26,16 +26,18 @@ def after(*probes: Probe, check: Check = HTTP) -> CheckState:
     [
         ([], Health.UNKNOWN, "not checked yet"),
         ([GOOD], Health.HEALTHY, "200 in 1ms"),
-        ([BAD], Health.UNHEALTHY, "connection refused"),
+        ([BAD, BAD], Health.UNKNOWN, "connection refused (2/3)"),
+        ([BAD, BAD, BAD], Health.UNHEALTHY, "connection refused"),
+        ([BAD, GOOD], Health.HEALTHY, "200 in 1ms"),
         ([GOOD, BAD, BAD], Health.HEALTHY, "connection refused (2/3)"),
         ([GOOD, BAD, BAD, BAD], Health.UNHEALTHY, "connection refused"),
         ([GOOD, BAD, BAD, GOOD, BAD, BAD], Health.HEALTHY, "connection refused (2/3)"),
-        ([BAD, GOOD], Health.UNHEALTHY, "200 in 1ms (1/2)"),
-        ([BAD, GOOD, GOOD], Health.HEALTHY, "200 in 1ms"),
+        ([BAD, BAD, BAD, GOOD], Health.UNHEALTHY, "200 in 1ms (1/2)"),
+        ([BAD, BAD, BAD, GOOD, GOOD], Health.HEALTHY, "200 in 1ms"),
     ],
 )
 def test_thresholds(probes: list[Probe], expected: Health, words: str) -> None:
-    """The first look decides, later ones only as many in a row as the thresholds say."""
+    """One good look is enough at first; bad ones count only in a row, from the first on."""
     state = after(*probes)
     assert (state.health, state.words) == (expected, words)
 
@@ -98,7 +100,7 @@ def test_all_checks_and_the_proxy(
     checks: list[Probe], proxy: ProxyState, expected: Health, reason: str
 ) -> None:
     """Healthy needs every check and a live proxy; a proxy nobody looked at yet is no bad news."""
-    states = [after(probe) if probe else CheckState() for probe in checks]
+    states = [after(*[probe] * 3) if probe else CheckState() for probe in checks]
     verdict = health.judge(states, proxy, None, 7.0)
     assert (verdict.health, verdict.reason, verdict.since) == (expected, reason, 7.0)
 
@@ -106,5 +108,5 @@ def test_all_checks_and_the_proxy(
 def test_since_is_that_of_the_health() -> None:
     """Other words for the same health keep the instant; another health sets it."""
     old = Verdict(Health.UNHEALTHY, "CheckFailed", "503, want 200-399", since=5.0)
-    assert health.judge([after(BAD)], LIVE, old, 9.0).since == 5.0
+    assert health.judge([after(BAD, BAD, BAD)], LIVE, old, 9.0).since == 5.0
     assert health.judge([after(GOOD)], LIVE, old, 9.0).since == 9.0

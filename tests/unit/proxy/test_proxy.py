@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings
 from vmoor.controllers import proxy
-from vmoor.errors import LocalFault
+from vmoor.errors import LocalFault, Unavailable
 from vmoor.model.credential import Credential, Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
@@ -72,8 +72,11 @@ class Disk:
 
 
 class Clock:
+    def __init__(self) -> None:
+        self.seconds = 50.0
+
     def now(self) -> float:
-        return 50.0
+        return self.seconds
 
     def wall(self) -> float:
         return 50.0
@@ -83,7 +86,7 @@ class World:
     """A VM as far as the proxy controller touches it; `agent()` is a fresh agent on it."""
 
     def __init__(self) -> None:
-        self.systemd, self.disk = Systemd(), Disk()
+        self.systemd, self.disk, self.clock = Systemd(), Disk(), Clock()
         self.rendered: list[Mapping[str, Any]] = []
         self.absent: set[str] = set()
         self.credentials: Cell[Optional[Credentials]] = Cell(credentials())
@@ -99,7 +102,7 @@ class World:
             state=self.state,
             units=self.systemd,  # type: ignore[arg-type]
             files=self.disk,  # type: ignore[arg-type]
-            clock=Clock(),
+            clock=self.clock,
             render=self.render,
             missing=self.absent.__contains__,
         )
@@ -176,6 +179,7 @@ def test_changed_facts_wait_for_the_operator(world: World) -> None:
 
 def test_new_agent_finds_what_the_running_proxy_was_started_with(world: World) -> None:
     """An agent restart neither forgets that a restart is pending nor invents one."""
+    world.controller.reconcile()
     world.unit("active", "ready")
     world.rules("i1")
     world.controller.reconcile()
@@ -192,6 +196,17 @@ def test_steady_state_writes_and_renders_nothing(world: World) -> None:
     assert (len(world.disk.writes), len(world.rendered)) == before
 
 
+def test_a_proxy_started_before_its_agent_runs_with_the_old_files(world: World) -> None:
+    """Files that a new agent renders are not taken for what a running proxy has read."""
+    world.controller.reconcile()
+    world.unit("active", "ready", "i2")  # started while no agent looked
+    world.rules("i2")
+    world.credentials.set(credentials(revision="canary"))
+    world.agent().reconcile()
+    world.agent().reconcile()
+    assert world.state.get().restart_pending
+
+
 def test_rival_unit_is_told_with_the_command(world: World) -> None:
     """Istio's own unit must not run beside ours; the remedy is the command to type."""
     world.systemd.states[proxy.RIVAL] = UnitState(proxy.RIVAL, "loaded", "active")
@@ -206,6 +221,17 @@ def test_missing_binary_is_told_with_its_path(world: World) -> None:
     with pytest.raises(LocalFault, match="/usr/local/bin/pilot-agent is not there"):
         world.controller.reconcile()
     assert world.systemd.calls == []
+
+
+def test_a_start_without_end_names_istiod(world: World) -> None:
+    """It waits at first; after ten seconds the step fails, with istiod's address."""
+    world.unit("activating", "starting: Envoy does not listen")
+    assert world.controller.reconcile().waiting
+    world.clock.seconds += proxy.SLOW_S
+    istiod = credentials().facts.istio.discovery[0]
+    with pytest.raises(Unavailable, match="Envoy does not listen") as told:
+        world.controller.reconcile()
+    assert f"istiod at {istiod}" in told.value.remedy
 
 
 def test_lost_credentials_leave_the_proxy_alone(world: World) -> None:

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vmoor.proxyunit import settings, trusted
-
-
-@pytest.fixture
-def owners(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, tuple[int, int]]:
-    """Owner and mode by path, below tmp_path; everything else is root's, as on a sound system."""
-    told: dict[str, tuple[int, int]] = {}
-    real = Path.lstat
-
-    def lstat(self: Path) -> os.stat_result:
-        found = real(self)
-        uid, mode = told.get(str(self), (0, 0o755))
-        kind = stat.S_IFMT(found.st_mode)
-        return os.stat_result((kind | mode, *found[1:4], uid, *found[5:10]))
-
-    monkeypatch.setattr(Path, "lstat", lstat)
-    return told
 
 
 @pytest.mark.usefixtures("owners")
@@ -41,6 +23,14 @@ def test_drop_ins_merge_in_byte_order(tmp_path: Path) -> None:
     (tmp_path / "conf.d/30.yaml.old").write_text("interception: {mode: none}")
     found = settings.load(pytest.fail, tmp_path)
     assert found == settings.Settings(inbound_ports=(3,), cidrs=("10.0.0.1/32",))
+
+
+@pytest.mark.usefixtures("owners")
+def test_hidden_drop_ins_are_not_read(tmp_path: Path) -> None:
+    """What an editor leaves behind, half-written; the agent doesn't read it either."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/.10-mesh.yaml").write_text("interception: [")
+    assert settings.load(pytest.fail, tmp_path) == settings.Settings()
 
 
 @pytest.mark.parametrize(("uid", "mode"), [(995, 0o644), (0, 0o664), (0, 0o646)])
