@@ -2,7 +2,7 @@
 
 A drop-in that is broken must not take the VM out of the mesh at the proxy's next start: the agent
 goes on with the configuration that it last accepted, and so does the hook. What is kept is checked
-like the configuration: neither its file nor a value of it is believed for having been written here.
+like the configuration: neither its file nor a value is believed for having been written here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,19 @@ def load(
         return settings.load(tell, folder)
     except settings.Unusable as broken:
         try:
-            trusted.check(str(file))
-            found = settings.settle(settings.parsed(file))
+            found = _read(file)
         except (settings.Unusable, trusted.Untrusted) as e:
             raise settings.Unusable(f"{broken}; no settings of an earlier start: {e}") from broken
         tell(f"the capture rules are set as they last were, because of {folder}: {broken}")
         return found
+
+
+def _read(file: Path) -> settings.Settings:
+    trusted.check(str(file))
+    content = settings.parsed(file)
+    if not content:  # cut short; as a configuration it would mean the defaults
+        raise settings.Unusable(f"{file} is empty")
+    return settings.settle(content)
 
 
 def keep(

@@ -37,7 +37,8 @@ PATIENT_S = 10.0
 RUNNING_S = 1.0
 LATE_S = 2.0  # then readiness counts as missed
 # How long each of the two may take to show that it lives. Envoy's main thread is busy for 10 to
-# 20 s with a huge push: looks of LATE_S + 2 * ALIVE_S + RUNNING_S, two of which fit in WatchdogSec=.
+# 20 s with a huge push: WatchdogSec= is longer than two looks, each of at most
+# LATE_S + 2 * ALIVE_S + RUNNING_S.
 ALIVE_S = 5.0
 DRAIN_LEAST_S = 1.0  # the agent says Healthy=False, istiod waits 0.1 s, clients obey
 DRAIN_MOST_S = 5.0  # pilot-agent's own default, terminationDrainDuration

@@ -7,8 +7,8 @@ from typing import Optional
 
 from vmoor import proxyunit
 
-# A probe that was merely slow would take a whole VM's services out of the mesh: an Envoy that takes
-# in a huge push answers late for 10 to 20 s. The fourth in a row counts.
+# A probe that was merely slow would take a whole VM's services out of the mesh, and an Envoy that
+# takes in a huge push answers late for 10 to 20 s. The fourth in a row counts.
 _SLOW_TOLERATED = 3
 
 
