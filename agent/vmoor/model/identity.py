@@ -41,6 +41,7 @@ class Held:
     """All that identity has; kept in /run/vmoor over restarts of the agent."""
 
     fingerprint: str = ""  # of the configuration that it was fetched for
+    workload: str = ""  # namespace/service_account, likewise
     vault: Optional[VaultToken] = None
     vault_life: float = 0.0  # seconds that a token from a login lives; renewals may give less
     facts: Optional[Mapping[str, Any]] = field(default=None, repr=False)  # as read from KV

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from vmoor import errors
-from vmoor.config.settings import MeshSource
+from vmoor.config.settings import AppRole, MeshSource, Settings
 from vmoor.model.service import Workload
 
+from tests.fakes.files import Killed
 from tests.fakes.vault import KubernetesRole
 from tests.unit.identity.world import FACTS, World
 
+STORE = "/run/vmoor/credentials.json"
 AWAY = errors.Unavailable("cannot reach https://vault: connection refused")
 
 
@@ -102,7 +106,7 @@ def test_restart_with_vault_down() -> None:
     world.start()
     assert world.held == before
     assert world.vault.calls == []
-    assert world.files.modes["/run/vmoor/credentials.json"] == 0o600
+    assert world.files.modes[STORE] == 0o600
 
 
 def test_restart_before_all_was_there() -> None:
@@ -124,19 +128,116 @@ def test_damaged_store() -> None:
     world = World()
     world.turn()
     for damage in (b"", b"{", b"[]", b'{"api": 1}', b'{"api": {"value": "x"}}'):
-        world.files.content["/run/vmoor/credentials.json"] = damage
+        world.files.content[STORE] = damage
         world.start()
         assert world.credentials.get() is None
         world.turn()
         assert world.held
 
 
+def configured(world: World) -> Settings:
+    settings = world.settings.get()
+    assert settings is not None
+    return settings
+
+
+def wrong_role(settings: Settings) -> Settings:
+    return replace(settings, vault=replace(settings.vault, auth=AppRole("shop-wbe")))
+
+
+def wrong_mesh(settings: Settings) -> Settings:
+    return replace(settings, mesh=MeshSource("secret", "vmoor/mesh-x"))
+
+
+@pytest.mark.parametrize("slip", [wrong_role, wrong_mesh])
+def test_a_slip_in_the_configuration(slip: Callable[[Settings], Settings]) -> None:
+    """A wrong role or mesh is told and takes nothing away, neither here nor over a restart."""
+    world = World()
+    world.turn()
+    good, before, stored = configured(world), world.held, world.files.content[STORE]
+    world.settings.set(slip(good))
+    for _ in range(3):
+        world.turn()
+        assert world.loop.outcome.get().state == "fail"
+        assert world.held == before
+        assert world.state.get().api_expires == before.api.expires
+    assert world.files.content[STORE] == stored
+    world.start()
+    world.turn()
+    assert world.held == before
+    world.settings.set(good)
+    world.turn()
+    assert world.loop.outcome.get().state == "ok"
+    assert world.held == before
+    assert "login" not in world.vault.calls
+
+
+def test_the_new_configuration_takes_over() -> None:
+    """Once the new configuration has credentials of its own, they alone are used and stored."""
+    world = World()
+    world.turn()
+    before = world.held
+    world.settings.set(wrong_mesh(configured(world)))
+    world.turn()
+    world.vault.kv[("secret", "vmoor/mesh-x")] = FACTS
+    world.turn()
+    assert world.held.api.generation > before.api.generation
+    after = world.held
+    world.vault.broken = AWAY
+    world.start()
+    assert world.held == after
+
+
+def test_a_slip_that_lasts() -> None:
+    """Credentials of the former configuration are published until their end, no longer."""
+    world = World()
+    world.turn()
+    world.settings.set(wrong_role(configured(world)))
+    run(world, 3500)
+    assert world.credentials.get() is not None
+    run(world, 200)
+    assert world.credentials.get() is None
+
+
+def test_another_workload_after_a_slip() -> None:
+    """Another workload's credentials end at once, also when Vault is away and after a slip."""
+    world = World()
+    world.turn()
+    good = configured(world)
+    world.settings.set(wrong_role(good))
+    world.turn()
+    world.vault.broken = AWAY
+    world.settings.set(replace(good, workload=Workload("shop", "web", "api")))
+    world.turn()
+    assert world.credentials.get() is None
+    world.settings.set(good)
+    world.start()
+    assert world.credentials.get() is None
+
+
+@pytest.mark.parametrize("call", ["read_kv", "mint"])
+def test_killed_in_a_slow_call(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill during a call that hangs loses nothing of what the pass had got before."""
+    world = World()
+
+    def hang(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(world.vault, call, hang)
+    with pytest.raises(Killed):
+        world.turn()
+    monkeypatch.undo()
+    world.start()
+    world.turn()
+    assert world.held
+    assert "login" not in world.vault.calls
+
+
 def test_another_workload() -> None:
     """What was fetched for another workload is not used for this one."""
     world = World()
     world.turn()
-    settings = world.settings.get()
-    assert settings is not None
+    settings = configured(world)
     world.settings.set(replace(settings, workload=Workload("shop", "api", "api")))
     world.turn()
     assert world.credentials.get() is None
@@ -224,6 +325,56 @@ def test_broken_facts_keep_the_old_ones() -> None:
     assert "secret/vmoor/mesh-a: kubernetes" in world.words
 
 
+def test_broken_facts_are_read_at_our_pace() -> None:
+    """Malformed facts are no slip in a local file: they are read again with back-off."""
+    world = World()
+    good = world.vault.kv[("secret", "vmoor/mesh-a")]
+    world.vault.kv[("secret", "vmoor/mesh-a")] = {"version": 1, "kubernetes": "oops"}
+    delays = [world.turn() for _ in range(8)]
+    assert max(delays) > 2
+    assert "vmoor admin publish" in world.loop.outcome.get().remedy
+    world.vault.kv[("secret", "vmoor/mesh-a")] = good
+    world.turn()
+    assert world.held
+
+
+def test_refused_facts_are_not_read_at_every_ring() -> None:
+    """With good facts at hand the refused ones are read twice a minute, and told all the time."""
+    world = World()
+    world.turn()
+    world.vault.kv.clear()
+    world.clock.advance(301)
+    reads = 0
+    for _ in range(60):
+        world.turn()
+        reads += world.vault.calls.count("read_kv")
+        assert "there is no such secret" in world.words
+        world.clock.advance(1)
+    assert reads == 2
+    world.vault.kv[("secret", "vmoor/mesh-a")] = FACTS
+    world.turn()
+    assert world.loop.outcome.get().state == "ok"
+
+
+def test_doubted_facts() -> None:
+    """A doubt about the facts makes them read at once; many doubts, twice a minute."""
+    world = World()
+    world.turn()
+    world.clock.advance(60)
+    world.bell.clear()
+    world.identity.recheck_facts()
+    assert world.bell.wait(0)
+    world.turn()
+    assert world.vault.calls == ["read_kv"]
+    reads = 0
+    for _ in range(60):
+        world.clock.advance(1)
+        world.identity.recheck_facts()
+        world.turn()
+        reads += world.vault.calls.count("read_kv")
+    assert reads == 2
+
+
 def test_tokens_are_renewed_while_facts_are_broken() -> None:
     """One broken input does not stop the renewal of the rest."""
     world = World()
@@ -237,8 +388,7 @@ def test_tokens_are_renewed_while_facts_are_broken() -> None:
 def test_overrides() -> None:
     """The VM's own revision and network win over the mesh's."""
     world = World()
-    settings = world.settings.get()
-    assert settings is not None
+    settings = configured(world)
     mesh = MeshSource("secret", "vmoor/mesh-a", revision="canary", network="net-b")
     world.settings.set(replace(settings, mesh=mesh))
     world.turn()
@@ -274,3 +424,29 @@ def test_clock_jumps_ahead() -> None:
     world.vault.revoke_tokens()
     world.turn()
     assert world.held.api.good(world.clock.wall())
+
+
+def test_clock_set_back() -> None:
+    """A clock that is set back by hours stops no renewal: all is fetched anew, once."""
+    world = World()
+    world.turn()
+    before, ends = world.held, world.state.get().vault_expires
+    world.clock.offset -= 3 * 3600
+    world.turn()
+    assert world.held.api.generation > before.api.generation
+    assert world.held.istio.generation > before.istio.generation
+    assert world.state.get().vault_expires < ends
+    world.turn()
+    assert world.vault.calls == []
+
+
+def test_refused_after_the_clock_was_set_back() -> None:
+    """A token from before the clock was set back is not taken for a fresh one."""
+    world = World()
+    world.turn()
+    before = world.held
+    world.clock.offset -= 3 * 3600
+    world.identity.refuse(errors.Unauthenticated("401", generation=before.api.generation))
+    world.turn()
+    assert world.loop.outcome.get().state == "ok"
+    assert world.held.api.generation > before.api.generation

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Optional, TypeVar
 
 from vmoor import errors
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FACTS_S = 300.0  # a change in KV reaches the fleet within this
+# Between two looks at facts that were refused, or that others doubt (one cause, many doubts).
+FACTS_RETRY_S = 30.0
 SECRET_ID_POLL_S = 2.0  # while there is none; a stat is cheap
 # Policies stick to a token at login, so a role that got one since needs a new login; not at
 # every retry, for SecretIDs may be limited in uses.
@@ -50,6 +53,14 @@ class _Refusal:
     error: errors.Rejected
     again: float  # Clock.now()
     count: int
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Credentials of an earlier configuration or process, with their own facts."""
+
+    held: Held
+    facts: Optional[MeshFacts]
 
 
 class Identity:
@@ -81,9 +92,12 @@ class Identity:
         self._connected: Optional[tuple[VaultSettings, Vault]] = None
         self._held = Held()
         self._stored = Held()
-        self._due: dict[str, float] = {}  # Unix seconds
+        self._before: Optional[_Kept] = None  # in use until `_held` can be
+        self._due: dict[str, tuple[float, float]] = {}  # Unix seconds: issued, to be renewed
         self._facts: Optional[MeshFacts] = None
-        self._facts_due = 0.0
+        self._facts_due = 0.0  # Clock.now(), as all that concerns the facts
+        self._facts_read = -FACTS_RETRY_S
+        self._facts_failure: Optional[errors.VmoorError] = None  # stands until the next read
         self._logged_in = -RELOGIN_S
         self._refusal: Optional[_Refusal] = None
         self._refused: frozenset[int] = frozenset()
@@ -97,27 +111,38 @@ class Identity:
             self._refused |= {error.generation}
             self._bell.ring()
 
+    def recheck_facts(self) -> None:
+        """A peer's certificate was refused: KV may hold a new CA. Any thread may call."""
+        due = self._facts_read + FACTS_RETRY_S
+        if due < self._facts_due:
+            self._facts_due = due
+            self._bell.ring()
+
     def reconcile(self) -> Settled:
         settings = self._settings.get()
         if settings is None:
             return Settled("waiting for the configuration", again=30, waiting=True)
         self._adopt(settings)
-        failure: Optional[errors.VmoorError] = None
-        for step in (self._keep_login, self._keep_facts, self._keep_api, self._keep_istio):
-            try:
-                step(settings)
-            except errors.VmoorError as e:
-                failure = failure or e
-                if isinstance(e, errors.Unavailable) or not self._vault_token():
-                    break
+        failure = self._keep(settings)
         self._publish(settings)
-        self._keep_over_restarts()
         if failure is None:
             return Settled(f"logged in by approle {settings.vault.auth.role_id}", self._again())
         if isinstance(failure, NoSecretIdError) and self._credentials.get() is None:
             path = settings.vault.auth.secret_id_file_path
             return Settled(f"waiting for {path}", SECRET_ID_POLL_S, waiting=True)
         raise failure
+
+    def _keep(self, settings: Settings) -> Optional[errors.VmoorError]:
+        """The steps, each stored when it is done: a later one may hang in a slow Vault."""
+        failure: Optional[errors.VmoorError] = None
+        unsaved: Optional[errors.VmoorError] = None
+        for step in (self._keep_login, self._keep_facts, self._keep_api, self._keep_istio):
+            failed = _tried(partial(step, settings))
+            unsaved = _tried(self._keep_over_restarts)
+            failure = failure or failed
+            if isinstance(failed, errors.Unavailable) or (failed and not self._vault_token()):
+                break
+        return failure or unsaved
 
     # -- the four steps ------------------------------------------------------------------------
 
@@ -140,12 +165,26 @@ class Identity:
         if self._facts is not None and self._clock.now() < self._facts_due:
             # The overrides may be new.
             self._facts = _overridden(_parsed(self._held.facts, settings), settings)
+            if self._facts_failure is not None:
+                raise self._facts_failure.with_traceback(None)
             return
+        self._facts_read = self._clock.now()
+        try:
+            self._read_facts(settings)
+        except (errors.Rejected, errors.Forbidden) as e:
+            if self._facts is not None:
+                self._facts_failure = e
+                self._facts_due = self._clock.now() + FACTS_RETRY_S
+            raise
+
+    def _read_facts(self, settings: Settings) -> None:
+        mesh = settings.mesh
         read = self._as_ourselves(
             settings,
             lambda vault, token: vault.read_kv(token, mesh.kv_mount, mesh.kv_path),
         )
         self._facts = _overridden(_parsed(read, settings), settings)
+        self._facts_failure = None
         self._facts_due = self._clock.now() + FACTS_S
         self._held = replace(self._held, facts=read)
 
@@ -227,12 +266,12 @@ class Identity:
         self._take_vault(longer, life=self._held.vault_life)
         enough = longer.expires - longer.issued >= self._held.vault_life / 2
         if not enough:
-            self._due["vault"] = 0.0  # until a login succeeds
+            self._due["vault"] = (0.0, 0.0)  # until a login succeeds
         return enough
 
     def _take_vault(self, token: VaultToken, *, life: float) -> None:
         self._held = replace(self._held, vault=token, vault_life=life)
-        self._due["vault"] = self._half_life(token.issued, token.expires)
+        self._due["vault"] = (token.issued, self._half_life(token.issued, token.expires))
 
     def _minted(
         self,
@@ -267,17 +306,19 @@ class Identity:
         generation = self._held.generation + 1
         self._held = replace(self._held, generation=generation)
         new = Credential(minted.value, minted.issued, minted.expires, generation, source)
-        self._due[name] = new.renew_at(self._random())
+        self._due[name] = (new.issued, new.renew_at(self._random()))
         return new
 
     # -- time ----------------------------------------------------------------------------------
 
     def _is_due(self, name: str) -> bool:
-        return self._clock.wall() >= self._due.get(name, 0.0)
+        """Also when the clock was set back: then nobody knows what the token's end means."""
+        issued, renewal = self._due.get(name, (0.0, 0.0))
+        return not issued <= self._clock.wall() < renewal
 
     def _allow_refresh(self, refused: Credential) -> None:
         """One fresh token at once; when that one is refused too, at our own pace."""
-        if self._clock.wall() - refused.issued < REFRESH_S:
+        if 0 <= self._clock.wall() - refused.issued < REFRESH_S:
             raise errors.Rejected(
                 f"cannot use a token fresh from {refused.source}: the API server refuses it",
                 remedy="kubernetes.server in the mesh facts and Vault's Kubernetes mount must be"
@@ -288,7 +329,7 @@ class Identity:
         return issued + (expires - issued) / 2 * (1 + JITTER * (2 * self._random() - 1))
 
     def _again(self) -> float:
-        soonest = min(self._due.values()) - self._clock.wall()
+        soonest = min(renewal for _, renewal in self._due.values()) - self._clock.wall()
         if self._facts_due:
             soonest = min(soonest, self._facts_due - self._clock.now())
         return max(1.0, min(soonest, FACTS_S))
@@ -301,49 +342,92 @@ class Identity:
         A refused API token stays until its successor works: the refusal may be the server's
         passing fault, and Vault may be down.
         """
-        held, now = self._held, self._clock.wall()
-        if self._facts and held.api and held.istio and held.api.good(now):
-            self._credentials.set(Credentials(self._facts, held.api, held.istio))
-        else:
-            self._credentials.set(None)
+        usable, shown = self._usable(_Kept(self._held, self._facts)), self._held
+        if usable is None and self._before is not None:
+            usable, shown = self._usable(self._before), self._before.held
+        if usable is None or shown is self._held:
+            self._before, shown = None, self._held
+        self._credentials.set(usable)
+        vault = self._held.vault
         self._state.set(
             IdentityState(
                 role=settings.vault.auth.role_id,
-                vault_expires=held.vault.expires if held.vault else 0.0,
-                api_expires=held.api.expires if held.api else 0.0,
-                istio_expires=held.istio.expires if held.istio else 0.0,
-                policies=held.vault.policies if held.vault else (),
+                vault_expires=vault.expires if vault else 0.0,
+                api_expires=shown.api.expires if shown.api else 0.0,
+                istio_expires=shown.istio.expires if shown.istio else 0.0,
+                policies=vault.policies if vault else (),
             )
         )
 
+    def _usable(self, kept: _Kept) -> Optional[Credentials]:
+        held, facts = kept.held, kept.facts
+        if facts and held.api and held.istio and held.api.good(self._clock.wall()):
+            return Credentials(facts, held.api, held.istio)
+        return None
+
     def _keep_over_restarts(self) -> None:
+        if self._before is not None and self._usable(_Kept(self._held, self._facts)) is None:
+            return
         if self._held != self._stored:
             self._files.write(self._store, identity.encode(self._held), 0o600)
             self._stored = self._held
 
     def _adopt(self, settings: Settings) -> None:
-        """For a configuration that is not the held one's: what was kept for it, or nothing."""
-        mark = _fingerprint(settings)
+        """For a configuration that is not the held one's: what was kept for it, or nothing.
+
+        What the same workload can still use stays published, and stored, until the new
+        configuration has brought its own: a slip of the pen takes no credential away.
+        """
+        mark, workload = _fingerprint(settings), _workload(settings)
         if mark == self._held.fingerprint:
             return
-        generation = self._held.generation
-        self._held, self._facts, self._facts_due = Held(mark, generation=generation), None, 0.0
+        kept = self._kept(settings, mark)
+        generation = max(kept.held.generation, self._held.generation)
+        self._before, self._due = None, {}
+        self._facts_due, self._facts_failure = 0.0, None
+        if kept.held.fingerprint == mark:
+            self._resume(kept, generation)
+        else:
+            self._held, self._facts = Held(mark, workload, generation=generation), None
+            self._before = kept if kept.held.workload == workload else None
+        self._publish(settings)
+        if self._before is not None:
+            log.info("identity: the credentials in use stay until the new configuration has some")
+
+    def _kept(self, settings: Settings, mark: str) -> _Kept:
+        """The newest that was of use: in memory, or after the start, on the disk."""
+        if not self._held.fingerprint:
+            return self._from_store(settings, mark)
+        held = _Kept(self._held, self._facts)
+        return held if self._before is None or self._usable(held) else self._before
+
+    def _from_store(self, settings: Settings, mark: str) -> _Kept:
         try:
-            kept = identity.decode(self._files.read(self._store))
-            if kept.fingerprint != mark:
-                return
-            facts = settings.mesh.inline or (kept.facts and _parsed(kept.facts, settings))
+            held = identity.decode(self._files.read(self._store))
+            inline = settings.mesh.inline if held.fingerprint == mark else None
+            facts = inline or (_parsed(held.facts, settings) if held.facts else None)
         except errors.VmoorError as e:
             log.warning("identity: cannot use what was kept before a restart: %s", e.message)
-            return
-        self._held = self._stored = replace(kept, generation=max(kept.generation, generation))
-        self._facts = _overridden(facts, settings) if facts else None
-        if kept.vault:
-            self._due["vault"] = self._half_life(kept.vault.issued, kept.vault.expires)
-        for name, token in (("api", kept.api), ("istio", kept.istio)):
+            return _Kept(Held(), None)
+        self._stored = held
+        return _Kept(held, _overridden(facts, settings) if facts else None)
+
+    def _resume(self, kept: _Kept, generation: int) -> None:
+        self._held, self._facts = replace(kept.held, generation=generation), kept.facts
+        vault = kept.held.vault
+        if vault:
+            self._due["vault"] = (vault.issued, self._half_life(vault.issued, vault.expires))
+        for name, token in (("api", kept.held.api), ("istio", kept.held.istio)):
             if token:
-                self._due[name] = token.renew_at(self._random())
-        self._publish(settings)
+                self._due[name] = (token.issued, token.renew_at(self._random()))
+
+
+def _tried(act: Callable[[], None]) -> Optional[errors.VmoorError]:
+    try:
+        act()
+    except errors.VmoorError as e:
+        return e
+    return None
 
 
 def _fingerprint(settings: Settings) -> str:
@@ -357,8 +441,16 @@ def _fingerprint(settings: Settings) -> str:
     )
 
 
+def _workload(settings: Settings) -> str:
+    return f"{settings.workload.namespace}/{settings.workload.service_account}"
+
+
 def _parsed(read: Optional[Mapping[str, Any]], settings: Settings) -> MeshFacts:
-    return facts_from(read or {}, f"{settings.mesh.kv_mount}/{settings.mesh.kv_path}")
+    """Raises Rejected: unlike a file of this VM, KV is not to be asked every second."""
+    try:
+        return facts_from(read or {}, f"{settings.mesh.kv_mount}/{settings.mesh.kv_path}")
+    except errors.Misconfigured as e:
+        raise errors.Rejected(e.message, remedy=e.remedy) from None
 
 
 def _overridden(facts: MeshFacts, settings: Settings) -> MeshFacts:
