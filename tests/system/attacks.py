@@ -96,5 +96,6 @@ PLANTED = {
     f"sed -i s,^VMOOR_ENVOY=.*,VMOOR_ENVOY={EVIL}/link, $env": "/run/vmoor belongs to uid",
     "printf 'POD_NAME=a\\033b\\n' > $env": "a control character",
     "rm $env; ln -s /etc/shadow $env": "Too many levels of symbolic links",
-    "rm $env; mkfifo $env": "is not a file",
+    # The last one: the agent must get over both when it starts anew.
+    "rm $env; mkfifo $env; ln -sf /etc/shadow ${env%/*}/mesh.yaml": "is not a file",
 }  # fmt: skip

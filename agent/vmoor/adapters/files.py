@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,9 @@ class LocalFiles:
     def read(self, path: str) -> Optional[bytes]:
         with _translated("read", path):
             try:
-                with open(path, "rb") as file:  # noqa: PTH123 - read() below is bounded
+                with open(path, "rb", opener=_opener) as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        raise errors.LocalFault(f"cannot read {path}: not a file")
                     content = file.read(SIZE_LIMIT + 1)
             except FileNotFoundError:
                 return None
@@ -43,6 +46,10 @@ class LocalFiles:
     def remove(self, path: str) -> None:
         with _translated("remove", path), suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block for ever
 
 
 def _fill(path: str, content: bytes, mode: int, *, durable: bool) -> None:

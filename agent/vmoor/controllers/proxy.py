@@ -144,12 +144,16 @@ class Proxy:
     def _remember(self, unit: UnitState) -> None:
         """A proxy that was started since the last look has read the files as they are now."""
         if unit.invocation_id and unit.invocation_id != self._running().get("invocation_id"):
-            texts = {
-                name: (self._files.read(f"{RENDERED}/{name}") or b"").decode(errors="replace")
-                for name in TEXTS
-            }
+            texts = {name: self._found(name) for name in TEXTS}
             note = {"invocation_id": unit.invocation_id, "digest": _digest(texts)}
             self._files.write(RUNNING, json.dumps(note).encode(), 0o600)
+
+    def _found(self, name: str) -> str:
+        """Also what cannot be read is not ours, and must not keep us from writing our own."""
+        try:
+            return (self._files.read(f"{RENDERED}/{name}") or b"").decode(errors="replace")
+        except LocalFault:
+            return ""
 
     def _running(self) -> Mapping[str, Any]:
         return _parsed(self._files.read(RUNNING))

@@ -27,7 +27,6 @@ ALLOWED = frozenset(
         "OUTPUT_CERTS",
         "CLOUD_PLATFORM",
         "ISTIO_BOOTSTRAP",
-        "SECRET_TTL",
         "SECRET_GRACE_PERIOD_RATIO",
         "SECRET_GRACE_PERIOD_RATIO_JITTER",
         "DNS_FORWARD_PARALLEL",

@@ -8,8 +8,7 @@ nothing from the agent or the proxy: settings from root-owned /etc/vmoor, or tho
 itself if that is broken; its own environment.
 
 sshd's ports are those of the proxy's start. Nothing looks again while the rules are in force:
-after a change of sshd's Port: `systemctl restart ssh`, then `vmoor proxy restart`, before the
-session is closed.
+after a change of sshd's Port: `vmoor proxy restart`, then `systemctl restart ssh`.
 """
 
 from __future__ import annotations

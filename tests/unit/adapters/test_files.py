@@ -97,3 +97,11 @@ def test_remove(tmp_path: Path) -> None:
     LocalFiles().remove(str(path))
     LocalFiles().remove(str(path))
     assert not path.exists()
+
+
+def test_a_pipe_in_a_files_place_does_not_block(tmp_path: Path) -> None:
+    """Whoever plants a FIFO does not stop the loop that reads there."""
+    path = tmp_path / "proxy.env"
+    os.mkfifo(path)
+    with pytest.raises(errors.LocalFault, match="not a file"):
+        LocalFiles().read(str(path))
