@@ -2,6 +2,7 @@
 
     VmoorError
       Unavailable       the world is away: network, 5xx, 429, sealed, timeout -> back off
+        Untrusted       its certificate is signed by an unknown CA -> look for a newer CA
       Unauthenticated   our credential was refused -> drop that very credential, fetch anew
       Forbidden         who we are is fine, the right is missing -> say which right
       Conflict          someone wrote first, or owns it -> read again, judge anew
@@ -45,6 +46,10 @@ class Unavailable(VmoorError):
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after = retry_after
+
+
+class Untrusted(Unavailable):
+    """Its certificate does not match the CA that we know; there may be a newer one."""
 
 
 class Unauthenticated(VmoorError):

@@ -126,8 +126,9 @@ class Mooring:
 
     def _loop(self, name: str, reconcile: Callable[[], Settled], **more: Any) -> Loop:
         bell = self._bells.setdefault(name, Bell())
-        clock = self._parts.clock
-        return Loop(name, reconcile, bell, clock, refused=self._identity.refuse, **more)
+        clock, identity = self._parts.clock, self._identity
+        more.update(refused=identity.refuse, distrusted=identity.recheck_facts)
+        return Loop(name, reconcile, bell, clock, **more)
 
     def _make_identity(self) -> Identity:
         parts = self._parts

@@ -266,16 +266,16 @@ class Session:
     def _translated(self, origin: str, seconds: float) -> Iterator[None]:
         """What http.client, ssl and the socket raise, as Unavailable without its cause."""
 
-        def away(words: str, remedy: str = "") -> NoReturn:
-            raise errors.Unavailable(f"cannot reach {origin}: {words}", remedy=remedy) from None
+        def away(words: str) -> NoReturn:
+            raise errors.Unavailable(f"cannot reach {origin}: {words}") from None
 
         try:
             yield
         except ssl.SSLCertVerificationError as e:
-            away(
-                f"its certificate is not trusted: {e.verify_message}",
-                f"{self._ca_name} does not match, or the certificate lacks this address",
-            )
+            raise errors.Untrusted(
+                f"cannot reach {origin}: its certificate is not trusted: {e.verify_message}",
+                remedy=f"{self._ca_name} does not match, or the certificate lacks this address",
+            ) from None
         except ssl.SSLError as e:
             away(f"TLS failed: {e.reason or 'connection closed'}")
         except socket.timeout:

@@ -172,6 +172,8 @@ class Kube:
                 answer = self._session.request(
                     METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
                 )
+            except errors.Untrusted:
+                raise
             except errors.Unavailable as e:
                 raise errors.Unavailable(e.message, remedy=e.remedy or UNREACHED) from None
             if answer.status in AWAY:

@@ -59,12 +59,13 @@ WAITING = Outcome("wait", "not started")
 class Loop:
     """Runs `reconcile` whenever the bell rings or the time has come.
 
-    `refused` is told about an Unauthenticated error, so that identity drops that credential.
+    `refused` is told about an Unauthenticated error, so that identity drops that credential, and
+    `distrusted` is called on an Untrusted one, so that it looks for a newer CA.
     A `detached` loop's pass may block for minutes (a watch) and changes nothing outside: it is
     never called stuck, and nobody waits for its end. `longest` bounds the back-off, in seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a loop, each named
         self,
         name: str,
         reconcile: Callable[[], Settled],
@@ -74,6 +75,7 @@ class Loop:
         detached: bool = False,
         longest: float = LONGEST_S,
         refused: Optional[Callable[[errors.Unauthenticated], None]] = None,
+        distrusted: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.bell = bell
@@ -84,6 +86,7 @@ class Loop:
         self.detached = detached
         self._longest = longest
         self._refused = refused
+        self._distrusted = distrusted
         self._backoff = Backoff()
         self._told = -REPEAT_S
         self._busy_since: Optional[float] = None
@@ -135,6 +138,8 @@ class Loop:
         delay = self._backoff.delay(random.random(), self._longest)  # noqa: S311 - jitter, not a secret
         if isinstance(error, errors.Unauthenticated) and self._refused is not None:
             self._refused(error)
+        if isinstance(error, errors.Untrusted):
+            self._distrusted()
         if isinstance(error, errors.Conflict) and self._backoff.failures == 1:
             return 0.0
         if isinstance(error, errors.Unavailable) and error.retry_after is not None:

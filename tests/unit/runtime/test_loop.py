@@ -89,6 +89,17 @@ def test_refused_credential_is_reported_once_per_refusal() -> None:
     assert [e.generation for e in told] == [7]
 
 
+def test_unknown_ca_makes_identity_look_for_a_newer_one() -> None:
+    """A rotated CA in the mesh facts is read at once, not at the next five minutes."""
+    looked: list[str] = []
+    loop_ = Loop(
+        "heartbeat", Script(errors.Untrusted("cannot reach")), Bell(), Stopped(),
+        distrusted=lambda: looked.append("facts"),
+    )  # fmt: skip
+    loop_.turn()
+    assert looked == ["facts"]
+
+
 def test_standing_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """The same refusal, tried again and again, is one line in the journal, not one per try."""
     refused = loop(errors.Forbidden("cannot: 403", remedy="vmoor admin manifests"))
