@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Optional
@@ -30,6 +31,7 @@ LINKS = {
     "etc/istio/config/mesh": "mesh.yaml",
     "var/run/secrets/tokens/istio-token": "istio-token",
 }
+IDENTITY = ("TRUST_DOMAIN", "POD_NAMESPACE", "SERVICE_ACCOUNT")
 # Between probes until the proxy is ready: each tick is part of a VM's start, but istiod may be
 # away for hours.
 STARTING_S, WAITING_S = 0.02, 0.2
@@ -55,6 +57,18 @@ def lay_out() -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(f"{proxyunit.RENDERED}/{name}")
         temporary.replace(link)
+
+
+def drop_foreign_certificate(variables: Mapping[str, str]) -> None:
+    """A kept certificate of another identity would be renewed for ever, and istiod refuses the
+    proxy whose metadata name somebody else (istio pilot/pkg/xds/auth.go).
+    """
+    identity = "/".join(variables.get(key, "") for key in IDENTITY)
+    note = Path("identity")
+    if note.exists() and note.read_text() != identity:
+        for kept in Path("etc/certs").glob("*.pem"):
+            kept.unlink()
+    note.write_text(identity)
 
 
 def read_environment(path: str) -> environment.Environment:
@@ -210,6 +224,7 @@ def main() -> int:
         trusted.check(found.pilot_agent)
         trusted.check(found.envoy)
         lay_out()
+        drop_foreign_certificate(found.variables)
         return Launcher(found, notify_socket).run()
     except (OSError, UnicodeError, environment.Refused, trusted.Untrusted) as e:
         sys.stderr.write(f"cannot start the proxy: {e}\n")
