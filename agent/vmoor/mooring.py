@@ -23,13 +23,14 @@ from vmoor.controllers.heartbeat import Heartbeat
 from vmoor.controllers.identity import Identity
 from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.observer import Observer
-from vmoor.controllers.proxy import RIVAL, UNIT, Proxy
+from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
 from vmoor.model import lease
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
 from vmoor.model.service import Workload
+from vmoor.proxyunit import UNIT
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Loop, Settled

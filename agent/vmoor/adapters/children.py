@@ -17,6 +17,7 @@ from typing import Any
 from vmoor import __version__
 from vmoor.adapters import run
 from vmoor.errors import EXIT_CONFIG, LocalFault, quoted
+from vmoor.model import record
 from vmoor.ports import Files
 
 NAMES = ("proxy.env", "mesh.yaml")
@@ -65,21 +66,14 @@ class Renderer:
         text = json.dumps(parameters, sort_keys=True)
         paths = (Path(folder, f"{name}.j2") for folder in FOLDERS for name in NAMES)
         key = _digest(text, _seen(*paths))
-        kept = self._read()
+        kept = record.parsed(self.files.read(self.kept))
         if kept.get("key") == key:
             return dict(kept["texts"])
         answer = _ask("vmoor.adapters.templates", [], text, ok=(0,))
         texts = {str(name): str(content) for name, content in answer.items()}
-        record = json.dumps({"key": key, "texts": texts})
-        self.files.write(self.kept, record.encode(), 0o600)
+        note = json.dumps({"key": key, "texts": texts})
+        self.files.write(self.kept, note.encode(), 0o600)
         return texts
-
-    def _read(self) -> Mapping[str, Any]:
-        try:
-            record = json.loads(self.files.read(self.kept) or b"{}")
-        except ValueError:
-            return {}
-        return record if isinstance(record, dict) else {}
 
 
 def _seen(*paths: Path) -> list[tuple[str, int, int]]:

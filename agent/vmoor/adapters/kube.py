@@ -24,7 +24,7 @@ OPEN_S = 10.0  # until a watch is answered
 # Bookmarks come about once a minute (apiserver/pkg/storage/cacher): three missed are silence.
 SILENCE_S = 200.0
 WATCH_S = (300, 600)
-OK, NO_CONTENT, BAD_REQUEST = 200, 204, 400
+OK, BAD_REQUEST = 200, 400
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 TIMEOUT, CONFLICT, GONE, THROTTLED, BROKEN = 408, 409, 410, 429, 500
 AWAY = (502, 503, 504)  # worth asking another server of the list

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 
 log = logging.getLogger(__name__)
 
@@ -15,11 +14,6 @@ WITHOUT_WATCHDOG_S = 5.0
 
 def ready() -> None:
     _tell("READY=1")
-
-
-def reloading() -> None:
-    """To be followed by `ready`."""
-    _tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def status(words: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from vmoor.adapters import run
 from vmoor.errors import EXIT_NOT_FINE, LocalFault
+from vmoor.proxyunit import UNIT
 
 
 @click.group()
@@ -21,7 +22,7 @@ def restart() -> None:
     the seconds that it takes.
     """
     try:
-        done = run.run(["systemctl", "restart", "vmoor-proxy.service"], timeout=120.0)
+        done = run.run(["systemctl", "restart", UNIT], timeout=120.0)
     except LocalFault:
         click.echo("it is still starting, see: vmoor status", err=True)
         raise SystemExit(EXIT_NOT_FINE) from None

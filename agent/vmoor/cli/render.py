@@ -10,11 +10,11 @@ from typing import Optional
 
 import click
 
-from vmoor import errors
+from vmoor import errors, proxyunit
 from vmoor.adapters import children, templates
 
 PARAMETERS = Path("/run/vmoor/parameters.json")
-RENDERED = Path("/run/vmoor-proxy")
+RENDERED = Path(proxyunit.RENDERED)
 
 
 @click.command()

@@ -14,6 +14,7 @@ from typing import Any, Optional, Protocol
 from vmoor.config.build import settings_from
 from vmoor.config.settings import Settings
 from vmoor.errors import LocalFault, Misconfigured
+from vmoor.model import record
 from vmoor.model.machine import Machine
 from vmoor.ports import Files
 from vmoor.runtime.cell import Cell
@@ -69,7 +70,7 @@ class Configuration:
         self._problem: Optional[Misconfigured] = None
 
     def reload(self) -> None:
-        """From the SIGHUP handler, before ringing the loop's bell."""
+        """From the thread that heeds SIGHUP, before it rings the loop's bell."""
         self._asked = True
 
     def reconcile(self) -> Settled:
@@ -115,19 +116,15 @@ class Configuration:
         refused = _needs_restart(self._settings.get(), fresh)
         if refused:
             return Misconfigured([refused], remedy="systemctl stop vmoor && systemctl start vmoor")
-        record = json.dumps({"stamp": stamp, "document": read.document}, sort_keys=True)
-        self._files.write(self._accepted, record.encode(), 0o600, durable=True)
+        text = json.dumps({"stamp": stamp, "document": read.document}, sort_keys=True)
+        self._files.write(self._accepted, text.encode(), 0o600, durable=True)
         self._use(fresh, machine)
         log.info("Configuration accepted, services: %s", ", ".join(s.name for s in fresh.services))
         return None
 
     def _kept(self) -> Mapping[str, Any]:
         """The record of what was accepted last; {} when there is none that can be read."""
-        try:
-            record = json.loads(self._files.read(self._accepted) or b"{}")
-        except ValueError:
-            return {}
-        return record if isinstance(record, dict) else {}
+        return record.parsed(self._files.read(self._accepted))
 
     def _take_accepted(self, kept: Mapping[str, Any]) -> None:
         if not kept:

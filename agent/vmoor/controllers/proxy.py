@@ -14,25 +14,24 @@ from typing import Any, Optional
 
 from vmoor.config.settings import Settings
 from vmoor.errors import LocalFault, Unavailable
+from vmoor.model import record
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.facts import MeshFacts
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState, UnitState
 from vmoor.ports import Clock, Files, Units
+from vmoor.proxyunit import READY, RENDERED, RULES, UNIT
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
 log = logging.getLogger(__name__)
 
-RENDERED = "/run/vmoor-proxy"
 TEXTS = ("proxy.env", "mesh.yaml")
 ROOT_CA = "root-cert.pem"
 TOKEN = "istio-token"  # noqa: S105 - a file's name
-RULES = "/run/vmoor-proxy-rules/rules.json"
 RUNNING = "/run/vmoor/proxy.json"  # which digest the running proxy was started with
 PARAMETERS = "/run/vmoor/parameters.json"  # what the templates were told, for `vmoor render`
-UNIT = "vmoor-proxy.service"
 RIVAL = "istio.service"
 MODE = 0o640  # read by the group istio-proxy
 CALM_S = 60.0
@@ -156,11 +155,11 @@ class Proxy:
             return ""
 
     def _running(self) -> Mapping[str, Any]:
-        return _parsed(self._files.read(RUNNING))
+        return record.parsed(self._files.read(RUNNING))
 
     def _publish(self, unit: UnitState) -> None:
-        rules = _parsed(self._files.read(RULES))
-        ready = unit.active == "active" and unit.status_text.startswith("ready")
+        rules = record.parsed(self._files.read(RULES))
+        ready = unit.active == "active" and unit.status_text.startswith(READY)
         captured = bool(unit.invocation_id) and rules.get("invocation_id") == unit.invocation_id
         live, words = ready and captured, _words(unit, captured=captured)
         old = self._state.get()
@@ -180,20 +179,12 @@ class Proxy:
 
 
 def _words(unit: UnitState, *, captured: bool) -> str:
-    if unit.active == "active" and unit.status_text.startswith("ready"):
+    if unit.active == "active" and unit.status_text.startswith(READY):
         return "live" if captured else "ready, but the capture rules are not in force"
     if unit.active in ("active", "activating", "deactivating"):
         told = unit.status_text
-        return unit.active if told.startswith("ready") else told or unit.active
+        return unit.active if told.startswith(READY) else told or unit.active
     return f"{unit.active}{': ' + unit.result if unit.result not in ('', 'success') else ''}"
-
-
-def _parsed(content: Optional[bytes]) -> Mapping[str, Any]:
-    try:
-        value = json.loads(content or b"{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _parameters(

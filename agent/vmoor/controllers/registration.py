@@ -16,7 +16,7 @@ from typing import Any, Optional
 from vmoor import errors
 from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
-from vmoor.model import entry, event, lease, registration
+from vmoor.model import entry, event, lease, record, registration
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState, Object, Owner
@@ -332,11 +332,7 @@ class Registration:
         self._files.write(STATE, json.dumps(note).encode(), 0o600, durable=True)
 
     def _kept(self) -> Mapping[str, Any]:
-        try:
-            value = json.loads(self._files.read(STATE) or b"{}")
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        return record.parsed(self._files.read(STATE))
 
 
 def _severity(error: VmoorError) -> int:

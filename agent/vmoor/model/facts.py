@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+ISTIO_AUDIENCE = "istio-ca"  # what istiod asks TokenReview for: its TOKEN_AUDIENCES
+
 
 @dataclass(frozen=True)
 class KubernetesFacts:

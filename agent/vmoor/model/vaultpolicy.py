@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-ISTIO_AUDIENCE = "istio-ca"
+from vmoor.model.facts import ISTIO_AUDIENCE
 
 
 def policy(

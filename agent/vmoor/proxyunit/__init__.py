@@ -1,11 +1,11 @@
-"""The programs that vmoor-proxy.service runs; nothing here is imported by the agent.
+"""The programs that vmoor-proxy.service runs; the agent imports the names below, no program.
 
 Three parties, none of which trusts the one before it:
 
 - the agent (user vmoor) writes into RENDERED: proxy.env (KEY=VALUE, the value is the rest of the
   line), mesh.yaml, root-cert.pem, istio-token; each mode 0640, replaced by a rename;
 - the launcher (user istio-proxy, the unit's main process) takes from proxy.env what its
-  allow-list permits, starts pilot-agent in CWD and tells systemd how the proxy is;
+  allow-list permits, starts pilot-agent in the unit's cwd and tells systemd how the proxy is;
 - the hook (root) sets the capture rules once the proxy is ready and removes them when it is
   gone. It reads root-owned /etc/vmoor, and KEPT of its own for when that is broken: nothing
   that the other two could have written.
@@ -21,8 +21,7 @@ What the agent reads back:
 UNIT = "vmoor-proxy.service"
 RENDERED = "/run/vmoor-proxy"
 RULES = "/run/vmoor-proxy-rules/rules.json"
-KEPT = "/var/lib/vmoor-proxy-rules/settings.json"  # not in CWD, which is the proxy's
-CWD = "/var/lib/vmoor-proxy"
+KEPT = "/var/lib/vmoor-proxy-rules/settings.json"  # not in the unit's cwd, which is the proxy's
 USER = "istio-proxy"  # what Istio's own package calls it
 AGENT_GROUP = "vmoor"
 

@@ -18,7 +18,7 @@ from vmoor.config.settings import Settings, VaultSettings
 from vmoor.controllers.identity.secretid import NoSecretIdError, SecretIds
 from vmoor.model import identity
 from vmoor.model.credential import JITTER, Credential, Credentials, claims, subject_mismatch
-from vmoor.model.facts import MeshFacts
+from vmoor.model.facts import ISTIO_AUDIENCE, MeshFacts
 from vmoor.model.identity import Held, IdentityState, VaultToken
 from vmoor.model.secret import Secret
 from vmoor.ports import Clock, Files, Vault
@@ -42,7 +42,6 @@ REFRESH_S = 15.0
 # Between logins with a pair that Vault refused. Five refusals lock the *role*, so the whole
 # fleet, for 15 minutes, and only a gap of 15 minutes resets the count: three, then that gap.
 REFUSED_PAUSES_S = (15.0, 60.0, 960.0)
-ISTIO_AUDIENCE = "istio-ca"
 
 
 @dataclass(frozen=True)
