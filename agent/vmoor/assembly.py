@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Optional
 
-from vmoor import __version__
+from vmoor import __version__, places
 from vmoor.adapters import children, journal, notify
 from vmoor.adapters.clock import SystemClock
 from vmoor.adapters.files import LocalFiles
@@ -29,14 +29,11 @@ from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Loop
 from vmoor.runtime.supervisor import Supervisor
 
-ETC = "/etc/vmoor"
-
 
 class Parts:
     """The cells that all share, and the two loops that need no configuration."""
 
-    def __init__(self, state_directory: str) -> None:
-        self.state_directory = state_directory
+    def __init__(self, read: children.Reader) -> None:
         self.clock = SystemClock()
         self.files = LocalFiles()
         self.host = LocalHost(boot_id=os.environ.get("VMOOR_BOOT_ID", ""))
@@ -54,10 +51,10 @@ class Parts:
         self._status_bell = Bell()
         self._configuration = Configuration(
             self.settings,
-            lambda: children.read_configuration(ETC),
-            lambda: children.stamp(ETC),
+            read,
+            lambda: children.stamp(places.ETC),
             self.files,
-            f"{state_directory}/accepted.json",
+            places.ACCEPTED,
             self.host.machine,
             self.machine,
             lambda settings: journal.set_level(settings.log_level),

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional
 
-from vmoor import __version__, errors
-from vmoor.adapters import journal, notify, singleton
+from vmoor import __version__, errors, places
+from vmoor.adapters import children, journal, notify, singleton
 from vmoor.assembly import Parts
 from vmoor.runtime.supervisor import Pump
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATE = "/var/lib/vmoor"
 STOP_S = 3.0  # for the loops to end their pass; a leave has its own time after that
 LEAVE_S = 10.0  # of TimeoutStopSec=45s
 
@@ -31,9 +30,9 @@ LEAVE_S = 10.0  # of TimeoutStopSec=45s
 class Daemon:
     """One life of the agent, from exec to exit code."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: children.Reader) -> None:
         self._stopping = False
-        self._parts = Parts(STATE)
+        self._parts = Parts(read)
         self._mooring: Optional[Mooring] = None
 
     def run(self) -> int:
@@ -96,15 +95,15 @@ def _wakeups() -> int:
     return read
 
 
-def main() -> int:
-    """`vmoor run`."""
+def main(read: children.Reader) -> int:
+    """`vmoor run`; `read` may have begun to validate."""
     journal.install()
     threading.current_thread().name = "vmoor"
     log.info("vmoor %s", __version__)
     try:
-        held = singleton.hold(f"{STATE}/lock")
+        held = singleton.hold(f"{places.STATE}/lock")
     except errors.LocalFault as e:
         log.critical("%s", e)
         return errors.EXIT_NOT_FINE
     log.debug("holding lock, descriptor %d", held)
-    return Daemon().run()
+    return Daemon(read).run()

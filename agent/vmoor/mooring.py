@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
-from vmoor import errors
+from vmoor import errors, places
 from vmoor.adapters import children
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
@@ -152,10 +152,11 @@ class Mooring:
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
         parts = self._parts
+        render = children.Renderer(parts.files, f"{places.STATE}/rendered.json")
+        render.prepare()
         return Proxy(
             discovered=parts.discovered, state=parts.proxy, units=self._units,
-            files=parts.files,
-            render=children.Renderer(parts.files, f"{parts.state_directory}/rendered.json"),
+            files=parts.files, render=render,
             missing=lambda path: not os.access(path, os.X_OK), **shared,
         )  # fmt: skip
 

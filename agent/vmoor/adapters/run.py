@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Optional
+from typing import Optional
 
 from vmoor.errors import LocalFault
 
@@ -31,6 +31,51 @@ class Done:
     stderr: str
 
 
+class Running:
+    """A command that has started and will be finished once, or killed."""
+
+    def __init__(self, argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> None:
+        """Raises LocalFault when it doesn't start."""
+        self._name = argv[0]
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - argv, no shell
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(ENVIRONMENT if env is None else env),
+                start_new_session=True,
+            )
+        except OSError as e:
+            raise LocalFault(f"cannot run {argv[0]}: {e.strerror}") from e
+
+    def finish(self, input: str, timeout: float) -> Done:  # noqa: A002 - subprocess's own word
+        """Give it `input` and wait for its end, `timeout` seconds at most.
+
+        Raises LocalFault as `run` does.
+        """
+        end = time.monotonic() + timeout
+        with self._child as child:
+            try:
+                texts = _converse(child, self._name, input.encode(), end)
+                code = child.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise LocalFault(
+                    f"cannot run {self._name}: not done after {timeout:g} s"
+                ) from None
+            finally:
+                self.kill()
+        return Done(code, *texts)
+
+    def ended(self) -> bool:
+        return self._child.poll() is not None
+
+    def kill(self) -> None:
+        """It, with all that it started, if it still runs."""
+        if self._child.returncode is None:  # not reaped yet, so the number is still its own
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -43,48 +88,19 @@ def run(
     Raises LocalFault when it doesn't start, isn't done after `timeout` seconds or writes more
     than OUTPUT_LIMIT; it is dead then, with all that it started.
     """
-    stdin = _file(input) if input else None
-    try:
-        child = subprocess.Popen(  # noqa: S603 - argv, no shell
-            list(argv),
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(ENVIRONMENT if env is None else env),
-            start_new_session=True,
-        )
-    except OSError as e:
-        raise LocalFault(f"cannot run {argv[0]}: {e.strerror}") from e
-    finally:
-        if stdin:
-            stdin.close()
-    end = time.monotonic() + timeout
-    with child:
-        try:
-            texts = _collect(child, argv[0], end)
-            code = child.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise LocalFault(f"cannot run {argv[0]}: not done after {timeout:g} s") from None
-        finally:
-            if child.returncode is None:
-                os.killpg(child.pid, signal.SIGKILL)
-    return Done(code, *texts)
+    return Running(argv, env).finish(input, timeout)
 
 
-def _file(text: str) -> IO[bytes]:
-    """A file in memory: the child may read as slowly as it likes."""
-    file = os.fdopen(os.memfd_create("stdin"), "w+b")
-    file.write(text.encode())
-    file.seek(0)
-    return file
-
-
-def _collect(child: subprocess.Popen[bytes], name: str, end: float) -> tuple[str, str]:
+def _converse(
+    child: subprocess.Popen[bytes], name: str, give: bytes, end: float
+) -> tuple[str, str]:
     """What it writes, until both pipes are closed. Raises TimeoutExpired at `end`."""
-    if child.stdout is None or child.stderr is None:
+    if child.stdin is None or child.stdout is None or child.stderr is None:
         raise AssertionError
     pieces: dict[int, bytearray] = {}
     with selectors.DefaultSelector() as selector:
+        os.set_blocking(child.stdin.fileno(), False)
+        selector.register(child.stdin, selectors.EVENT_WRITE)
         for pipe in (child.stdout, child.stderr):
             selector.register(pipe, selectors.EVENT_READ)
             pieces[pipe.fileno()] = bytearray()
@@ -93,11 +109,31 @@ def _collect(child: subprocess.Popen[bytes], name: str, end: float) -> tuple[str
             if left <= 0:
                 raise subprocess.TimeoutExpired(name, 0)
             for key, _ in selector.select(left):
-                piece = os.read(key.fd, _PIECE)
-                if not piece:
+                if key.fileobj is child.stdin:
+                    give = _give(key.fd, give)
+                    done = not give
+                else:
+                    done = not _take(key.fd, pieces[key.fd], name)
+                if done:
                     selector.unregister(key.fileobj)
-                pieces[key.fd] += piece
-                if len(pieces[key.fd]) > OUTPUT_LIMIT:
-                    raise LocalFault(f"cannot use {name}: it writes over {OUTPUT_LIMIT >> 20} MiB")
+                if done and key.fileobj is child.stdin:
+                    child.stdin.close()
     out, err = (bytes(text).decode(errors="replace") for text in pieces.values())
     return out, err
+
+
+def _give(descriptor: int, left: bytes) -> bytes:
+    """What is still to be written; a child that reads no more needs no more."""
+    try:
+        return left[os.write(descriptor, left) :]
+    except BrokenPipeError:
+        return b""
+
+
+def _take(descriptor: int, into: bytearray, name: str) -> bool:
+    """False at the end of the pipe. Raises LocalFault."""
+    piece = os.read(descriptor, _PIECE)
+    into += piece
+    if len(into) > OUTPUT_LIMIT:
+        raise LocalFault(f"cannot use {name}: it writes over {OUTPUT_LIMIT >> 20} MiB")
+    return bool(piece)

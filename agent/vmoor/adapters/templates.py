@@ -1,4 +1,4 @@
-"""jinja2: mapping in, files out. Runs in a child of the daemon (`children.render`) and in the CLI.
+"""jinja2: mapping in, files out. For a child of the daemon (children.Renderer) and in the CLI.
 
 An undefined variable is an error (StrictUndefined), never an empty string in Envoy's
 configuration.
@@ -7,6 +7,7 @@ configuration.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,9 @@ import jinja2
 
 from vmoor.adapters.children import FOLDERS, NAMES
 from vmoor.errors import LocalFault, quoted
+
+# One that was started early costs 20 MB while the daemon waits for a Vault that is away.
+UNASKED_S = 60
 
 
 def render(parameters: Mapping[str, Any], folders: Sequence[str] = FOLDERS) -> Mapping[str, str]:
@@ -47,6 +51,7 @@ def _one(environment: jinja2.Environment, name: str, parameters: Mapping[str, An
 
 def main() -> int:
     """JSON parameters on stdin, JSON {name: text} on stdout; 1 with the reason on stderr."""
+    signal.alarm(UNASKED_S)
     try:
         files = render(json.load(sys.stdin))
     except (LocalFault, ValueError) as e:

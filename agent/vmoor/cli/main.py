@@ -26,9 +26,9 @@ def vmoor() -> None:
 @vmoor.command()
 def run() -> None:
     """Run the agent; systemd does this (vmoor.service)."""
-    from vmoor import daemon  # noqa: PLC0415 - the daemon's modules are not for every command
+    from vmoor.__main__ import run as daemon  # noqa: PLC0415 - not for every command
 
-    raise SystemExit(daemon.main())
+    raise SystemExit(daemon())
 
 
 for command in (status, wait, check, render, proxy, admin):
