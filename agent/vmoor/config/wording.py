@@ -8,6 +8,7 @@ The words are in the schema itself, beside what they describe: `x-says` complete
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +44,12 @@ def _validator() -> Any:
     )
     extend: Any = jsonschema.validators.extend
     ours = extend(newest, {"pattern": _pattern}, type_checker=checker)
-    return ours(json.loads(SCHEMA.read_text("utf-8")))
+    return ours(_schema())
+
+
+@functools.lru_cache(maxsize=1)
+def _schema() -> Any:
+    return json.loads(SCHEMA.read_text("utf-8"))
 
 
 def findings(document: Any, root: tree.Node) -> tuple[Finding, ...]:
@@ -94,7 +100,7 @@ def _say(error: Any, root: tree.Node) -> Iterator[Finding]:
 
 def _unknown(error: Any, where: Where) -> Iterator[Finding]:
     known = list(error.schema["properties"])
-    schema = json.loads(SCHEMA.read_text("utf-8"))
+    schema = _schema()
     for key in error.instance:
         if key in known:
             continue
