@@ -146,6 +146,7 @@ class Mooring:
             settings=parts.settings,
             credentials=parts.credentials,
             discovered=parts.discovered,
+            sources={},
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
         )

@@ -16,7 +16,7 @@ from vmoor.model.health import Probe
 from vmoor.model.identity import VaultToken
 from vmoor.model.proxy import UnitState
 from vmoor.model.secret import Secret
-from vmoor.model.service import HttpProbe, TcpProbe
+from vmoor.model.service import Polled
 
 Object = Mapping[str, Any]  # a Kubernetes object as JSON
 
@@ -156,9 +156,9 @@ class Units(Protocol):
 
 
 class Prober(Protocol):
-    def http(self, probe: HttpProbe, timeout: float) -> Probe: ...
-
-    def tcp(self, probe: TcpProbe, timeout: float) -> Probe: ...
+    def look(self, probe: Polled, timeout: float) -> Probe:
+        """One look that ends after `timeout` seconds, whatever the other side does."""
+        ...
 
     def listening(self) -> frozenset[int]:
         """The TCP ports that anything on this VM listens on."""

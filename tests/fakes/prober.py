@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from vmoor.model.health import Probe
-from vmoor.model.service import HttpProbe, TcpProbe
+from vmoor.model.service import HttpProbe, Polled, TcpProbe
 from vmoor.runtime.pool import Done
 
 
@@ -19,7 +19,13 @@ class FakeProber:
         self.asked: list[str] = []
         self.scans = 0
 
-    def http(self, probe: HttpProbe, timeout: float) -> Probe:
+    def look(self, probe: Polled, timeout: float) -> Probe:
+        if isinstance(probe, HttpProbe):
+            return self._http(probe)
+        assert isinstance(probe, TcpProbe)
+        return self._tcp(probe)
+
+    def _http(self, probe: HttpProbe) -> Probe:
         self.asked.append(f"http {probe.port} {probe.path}")
         if probe.port not in self.ports:
             return Probe(passed=False, words="connection refused")
@@ -29,7 +35,7 @@ class FakeProber:
             return Probe(passed=True, words=f"{status} in 1ms")
         return Probe(passed=False, words=f"{status}, want {low}-{high}")
 
-    def tcp(self, probe: TcpProbe, timeout: float) -> Probe:
+    def _tcp(self, probe: TcpProbe) -> Probe:
         self.asked.append(f"tcp {probe.port}")
         if probe.port in self.ports:
             return Probe(passed=True, words="connected in 1ms")

@@ -14,13 +14,18 @@ import time
 from vmoor.adapters import listeners, timed
 from vmoor.errors import quoted
 from vmoor.model.health import Probe
-from vmoor.model.service import HttpProbe, TcpProbe
+from vmoor.model.service import HttpProbe, Polled, TcpProbe
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
 
 class LocalProber:
     """Port `Prober`."""
+
+    def look(self, probe: Polled, timeout: float) -> Probe:
+        if isinstance(probe, HttpProbe):
+            return self.http(probe, timeout)
+        return self.tcp(probe, timeout)
 
     def http(self, probe: HttpProbe, timeout: float) -> Probe:
         began = time.monotonic()

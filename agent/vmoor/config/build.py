@@ -109,7 +109,7 @@ def _service(name: str, given: Document) -> Service:
     if unit:
         # One failed look is enough: systemd's word that a unit is dead is no fluke.
         probe = UnitProbe(unit, tuple(sorted(ports.values())))
-        found.insert(0, Check(f"unit {unit}", unit=probe, failure_threshold=1))
+        found.insert(0, Check(f"unit {unit}", probe, failure_threshold=1))
     return Service(
         name=name,
         ports=ports,
@@ -137,7 +137,7 @@ def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
     # True is an int too.
     each = sorted(ports.values()) if tcp is True or tcp is None else [tcp]
     for port in each:
-        yield Check(f"tcp {port}", tcp=TcpProbe(port), **common)
+        yield Check(f"tcp {port}", TcpProbe(port), **common)
 
 
 def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Check:
@@ -147,4 +147,4 @@ def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Ch
         raise KeyError(f"http check {probe['path']}: port")
     rest = {key: probe[key] for key in ("host", "headers") if key in probe}
     http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
-    return Check(f"http {probe['path']}", http=http, **common)
+    return Check(f"http {probe['path']}", http, **common)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 from vmoor.config.settings import Settings
+from vmoor.errors import Rejected
 from vmoor.model.credential import Credentials
-from vmoor.model.discovered import Discovered
+from vmoor.model.discovered import Discovered, Found, merged
+from vmoor.model.service import UnitProbe
 from vmoor.ports import Host
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -19,7 +21,10 @@ AGAIN_S = 30.0  # an address that changes tells nobody
 
 
 class Discovery:
-    """`watch_units` is told the units that own services, on each pass."""
+    """`sources` are the further ones beside the configuration, in order of precedence.
+
+    `watch_units` is told the units that own services, on each pass.
+    """
 
     def __init__(
         self,
@@ -27,12 +32,14 @@ class Discovery:
         settings: Cell[Optional[Settings]],
         credentials: Cell[Optional[Credentials]],
         discovered: Cell[Discovered],
+        sources: Mapping[str, Cell[Found]],
         host: Host,
         watch_units: Callable[[Sequence[str]], None],
     ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._discovered = discovered
+        self._sources = sources
         self._host = host
         self._watch_units = watch_units
 
@@ -40,21 +47,34 @@ class Discovery:
         settings = self._settings.get()
         if settings is None:
             return Settled("waiting for the configuration", AGAIN_S, waiting=True)
-        checks = [check for service in settings.services for check in service.checks]
-        self._watch_units(sorted({check.unit.unit for check in checks if check.unit}))
+        found = merged(
+            {
+                "the configuration": Found(settings.services),
+                **{name: source.get() for name, source in self._sources.items()},
+            }
+        )
+        probes = [check.probe for service in found.services for check in service.checks]
+        self._watch_units(sorted({p.unit for p in probes if isinstance(p, UnitProbe)}))
         # Before the address: services are checked while the VM is still mooring, and an address
         # that can't be told now was right until now.
         known = self._discovered.get().address
         locality = settings.vm.locality or self._host.locality()
-        self._discovered.set(Discovered(settings.services, known, locality))
+        self._tell(found, known, locality)
         address = self._address(settings)
         if not address:
             return Settled("waiting for identity", AGAIN_S, waiting=True)
         if known and address != known:
             log.warning("The address of this VM is %s now, it was %s", address, known)
-        self._discovered.set(Discovered(settings.services, address, locality))
-        count = len(settings.services)
+        self._tell(found, address, locality)
+        if found.problems:
+            raise Rejected(found.problems[0] + _more(len(found.problems) - 1))
+        count = len(found.services)
         return Settled(f"{address}, {count} service{'' if count == 1 else 's'}", AGAIN_S)
+
+    def _tell(self, found: Found, address: str, locality: str) -> None:
+        self._discovered.set(
+            Discovered(found.services, address, locality, found.told, found.problems)
+        )
 
     def _address(self, settings: Settings) -> str:
         """What is known already while telling it takes the mesh facts and they are not here."""
@@ -69,3 +89,7 @@ class Discovery:
         if credentials is None:
             return self._discovered.get().address
         return self._host.route_address(credentials.facts.istio.discovery[0])
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more, see `vmoor status --json`)" if count else ""

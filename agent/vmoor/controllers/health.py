@@ -15,7 +15,7 @@ from vmoor.model import health
 from vmoor.model.discovered import Discovered
 from vmoor.model.health import CheckState, Probe, Verdict
 from vmoor.model.proxy import ProxyState, UnitState
-from vmoor.model.service import Check, Service, UnitProbe
+from vmoor.model.service import Check, Service, ToldProbe, UnitProbe
 from vmoor.ports import Clock, Prober
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -34,6 +34,7 @@ LISTEN_LOOKS = ((5.0, 0.05), (60.0, 0.5))
 class Track:
     """What is remembered of one check of one service."""
 
+    service: str
     check: Check
     due: float
     state: CheckState = field(default_factory=CheckState)
@@ -105,7 +106,7 @@ class Health:
             same = next((t for t in old.values() if t.check == check), None)
             if same is not None:
                 del old[id(same)]
-            tracks.append(same or Track(check, due=now + check.initial_delay))
+            tracks.append(same or Track(service.name, check, due=now + check.initial_delay))
         return tracks
 
     def _collect(self) -> Sequence[Exception]:
@@ -120,14 +121,24 @@ class Health:
 
     def _look(self, track: Track, now: float) -> None:
         check = track.check
-        if check.unit is not None:
-            self._look_at_unit(track, check.unit, now)
+        probe = check.probe
+        if isinstance(probe, UnitProbe):
+            self._look_at_unit(track, probe, now)
+        elif isinstance(probe, ToldProbe):
+            self._hear(track)
         elif now >= track.due and not track.running:
             # The first look is at once, the phase is drawn with the second: services that came
             # together are not looked at together for ever.
             track.due = now + check.period * (1.0 if track.looked else 1.0 - self._random())
             track.looked = track.running = True
-            self._probes.submit(track, lambda: _probe(self._prober, check))
+            polled, timeout = probe, check.timeout
+            self._probes.submit(track, lambda: self._prober.look(polled, timeout))
+
+    def _hear(self, track: Track) -> None:
+        track.due = NEVER
+        said = self._discovered.get().told.get(track.service)
+        if said is not None:
+            track.state = track.state.after(said, track.check)
 
     def _look_at_unit(self, track: Track, probe: UnitProbe, now: float) -> None:
         unit = self._unit_states.get().get(probe.unit)
@@ -182,14 +193,6 @@ class Health:
             if names:
                 counts.append(f"{len(names)} {state.value}")
         return ", ".join(counts)
-
-
-def _probe(prober: Prober, check: Check) -> Probe:
-    if check.http is not None:
-        return prober.http(check.http, check.timeout)
-    if check.tcp is not None:
-        return prober.tcp(check.tcp, check.timeout)
-    raise ValueError(f"check {check.name} has nothing to look at")
 
 
 def _patience(waited: float, period: float) -> float:

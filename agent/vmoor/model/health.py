@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, UnitProbe
+from vmoor.model.service import Check, HttpProbe, TcpProbe, UnitProbe
 
 # A unit in one of these ActiveStates has a running main process.
 RUNNING = ("active", "reloading", "refreshing")
+# One look may be wrong, so thresholds count; an event is not.
+POLLED = (HttpProbe, TcpProbe)
 
 
 class Health(enum.Enum):
@@ -51,7 +53,7 @@ class CheckState:
         streak = self.streak + 1
         needed = check.success_threshold if probe.passed else check.failure_threshold
         known_good = probe.passed and self.health is Health.UNKNOWN
-        if known_good or check.unit or streak >= needed:
+        if known_good or not isinstance(check.probe, POLLED) or streak >= needed:
             return CheckState(seen, 0, probe.words, reason)
         return replace(self, streak=streak, words=f"{probe.words} ({streak}/{needed})")
 

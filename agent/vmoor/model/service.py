@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Optional, Union
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,21 @@ class UnitProbe:
 
 
 @dataclass(frozen=True)
+class ToldProbe:
+    """The source that brought the service also tells how it is."""
+
+
+# Those that are looked at, in a thread and with a deadline; the others are told by events.
+Polled = Union[HttpProbe, TcpProbe]
+AnyProbe = Union[Polled, UnitProbe, ToldProbe]
+
+
+@dataclass(frozen=True)
 class Check:
     """One way to look at a service; times in seconds."""
 
     name: str  # "http /healthz", "tcp 8080", "unit web.service": what people see
-    http: Optional[HttpProbe] = None
-    tcp: Optional[TcpProbe] = None
-    unit: Optional[UnitProbe] = None
+    probe: AnyProbe
     period: float = 5.0
     timeout: float = 1.0
     failure_threshold: int = 2

@@ -16,7 +16,7 @@ from vmoor.model.health import Health, Verdict
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
-from vmoor.model.service import Workload
+from vmoor.model.service import Service, Workload
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,20 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
             "at": wall(snap.beat.at),
             "interval": snap.beat.interval,
         },
-        "services": [_service(snap, s.name, s.ports) for s in snap.discovered.services],
+        "services": [_service(snap, s) for s in snap.discovered.services],
+        "problems": list(snap.discovered.problems),
         "written": round(snap.now + snap.offset, 3),
     }
 
 
-def _service(snap: Snapshot, name: str, ports: Mapping[str, int]) -> Mapping[str, Any]:
+def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
+    name = service.name
     verdict = snap.verdicts.get(name)
     entry = next((e for e in snap.entries if e.service == name), None)
     return {
         "name": name,
-        "ports": dict(ports),
+        "source": service.source,
+        "ports": dict(service.ports),
         "health": verdict.health.value if verdict else "unknown",
         "reason": verdict.reason if verdict else "",
         "words": verdict.words if verdict else "not checked yet",

@@ -30,8 +30,8 @@ def test_the_documented_configuration(tmp_path: Path) -> None:
     web = settings.services[0]
     assert web.ports == {"http": 8080}
     assert web.checks == (
-        Check("unit web.service", unit=UnitProbe("web.service", (8080,)), failure_threshold=1),
-        Check("http /healthz", http=HttpProbe("/healthz", 8080)),
+        Check("unit web.service", UnitProbe("web.service", (8080,)), failure_threshold=1),
+        Check("http /healthz", HttpProbe("/healthz", 8080)),
     )
 
 
@@ -79,8 +79,8 @@ log: {level: debug}
     web = settings.services[0]
     assert (web.protocol, web.weight, web.labels) == ("HTTP", 5, {"tier": "front"})
     http = HttpProbe("/h", 9090, "::1", {"Host": "web"}, (204, 204))
-    assert web.checks[0] == Check("http /h", http, None, None, 0.5, 0.5, 3, 2, 1.5)
-    assert [check.tcp for check in web.checks[1:]] == [TcpProbe(p) for p in (8080, 9090, 7070)]
+    assert web.checks[0] == Check("http /h", http, 0.5, 0.5, 3, 2, 1.5)
+    assert [check.probe for check in web.checks[1:]] == [TcpProbe(p) for p in (8080, 9090, 7070)]
 
 
 def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:

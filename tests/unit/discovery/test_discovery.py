@@ -9,17 +9,18 @@ from typing import Optional
 import pytest
 from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings, VmSettings
 from vmoor.controllers import discovery
-from vmoor.errors import LocalFault
+from vmoor.errors import LocalFault, Rejected
 from vmoor.model.credential import Credential, Credentials
-from vmoor.model.discovered import Discovered
+from vmoor.model.discovered import Discovered, Found
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
+from vmoor.model.health import Probe
 from vmoor.model.secret import Secret
 from vmoor.model.service import Check, Service, TcpProbe, UnitProbe, Workload
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
-UNIT = Check("unit web.service", unit=UnitProbe("web.service", (8080,)))
-WEB = Service("web", {"http": 8080}, (UNIT, Check("tcp 8080", tcp=TcpProbe(8080))))
+UNIT = Check("unit web.service", UnitProbe("web.service", (8080,)))
+WEB = Service("web", {"http": 8080}, (UNIT, Check("tcp 8080", TcpProbe(8080))))
 SETTINGS = Settings(
     vault=VaultSettings(("https://vault:8200",), AppRole("web")),
     mesh=MeshSource("secret", "mesh"),
@@ -48,10 +49,12 @@ class World:
         self.settings: Cell[Optional[Settings]] = Cell(settings)
         self.credentials: Cell[Optional[Credentials]] = Cell(None)
         self.discovered = Cell(Discovered())
+        self.consul = Cell(Found())
         self._controller = discovery.Discovery(
             settings=self.settings,
             credentials=self.credentials,
             discovered=self.discovered,
+            sources={"consul": self.consul},
             host=self,
             watch_units=self._watch,
         )
@@ -138,3 +141,35 @@ def test_a_locality_of_the_configuration_overrides_the_clouds() -> None:
     world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7", locality="a/b/c")))
     world.look()
     assert world.discovered.get().locality == "a/b/c"
+
+
+def test_sources_are_merged_by_name() -> None:
+    """What Consul declares stands beside the configuration, with the unit that owns it watched."""
+    world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7")))
+    api = Service("api", {"http": 9090}, (), source="consul")
+    world.consul.set(Found((api,), {"api": Probe(passed=True, words="passing")}))
+    assert world.look().words == "192.0.2.7, 2 services"
+    found = world.discovered.get()
+    assert (found.services, found.told["api"].words) == ((api, WEB), "passing")
+
+
+def test_a_conflict_is_told_and_the_first_source_counts() -> None:
+    """The same name or the same port: the configuration's service goes on, others do not."""
+    world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7")))
+    world.consul.set(
+        Found(
+            (
+                Service("web", {"http": 7070}, (), source="consul"),
+                Service("shop", {"http": 8080}, (), source="consul"),
+                Service("db", {"tcp": 5432}, (), source="consul"),
+            ),
+            {"web": Probe(passed=False, words="critical")},
+        )
+    )
+    with pytest.raises(Rejected, match=r"consul has a service web, too: .* \(and 1 more"):
+        world.look()
+    found = world.discovered.get()
+    assert [s.name for s in found.services] == ["db", "web"]
+    assert found.services[1] is WEB
+    assert found.told == {}
+    assert "shop of consul has port 8080, which is web's" in found.problems[1]

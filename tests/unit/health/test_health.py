@@ -18,9 +18,9 @@ from tests.fakes.prober import FakePool, FakeProber
 from tests.fakes.units import FakeUnits
 
 WEB = Service(
-    "web", {"http": 8080}, (Check("unit web.service", unit=UnitProbe("web.service", (8080,))),)
+    "web", {"http": 8080}, (Check("unit web.service", UnitProbe("web.service", (8080,))),)
 )
-HTTP = Check("http /healthz", http=HttpProbe("/healthz", 9090), period=5.0)
+HTTP = Check("http /healthz", HttpProbe("/healthz", 9090), period=5.0)
 API = Service("api", {"http": 9090}, (HTTP,))
 
 
@@ -135,7 +135,7 @@ def test_a_ring_in_vain_reads_nothing(serving: World) -> None:
 
 def test_a_unit_not_read_yet_is_unknown() -> None:
     """Before systemd answered the cluster keeps the last word."""
-    world = World(replace(WEB, checks=(Check("unit", unit=UnitProbe("db.service", (1,))),)))
+    world = World(replace(WEB, checks=(Check("unit", UnitProbe("db.service", (1,))),)))
     assert world.look() == health.CALM_S
     assert world.health() is Health.UNKNOWN
 
@@ -169,7 +169,7 @@ def test_a_slow_probe_is_not_doubled() -> None:
 
 def test_every_check_must_pass() -> None:
     """Checks are AND-ed; the first one that fails gives the reason."""
-    world = World(replace(API, checks=(HTTP, Check("tcp 9091", tcp=TcpProbe(9091)))))
+    world = World(replace(API, checks=(HTTP, Check("tcp 9091", TcpProbe(9091)))))
     world.prober.ports.add(9090)
     world.prober.statuses[9090, "/healthz"] = 200
     world.settle()
@@ -200,7 +200,7 @@ def test_a_reload_keeps_what_did_not_change() -> None:
     world.prober.ports.add(9090)
     world.prober.statuses[9090, "/healthz"] = 200
     world.settle()
-    moved = replace(WEB, checks=(Check("tcp 1", tcp=TcpProbe(1), initial_delay=9.0),))
+    moved = replace(WEB, checks=(Check("tcp 1", TcpProbe(1), initial_delay=9.0),))
     world.discovered.set(Discovered((replace(API, labels={"v": "2"}), moved)))
     assert world.look() == pytest.approx(2.5)
     assert (world.health("api"), world.health("web")) == (Health.HEALTHY, Health.UNKNOWN)

@@ -4,13 +4,13 @@ import pytest
 from vmoor.model import health
 from vmoor.model.health import CheckState, Health, Probe, Verdict
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, UnitProbe
+from vmoor.model.service import Check, HttpProbe, UnitProbe
 
 LIVE = ProxyState(live=True, words="live")
 DOWN = ProxyState(live=False, words="failed: exit-code")
 GOOD = Probe(passed=True, words="200 in 1ms")
 BAD = Probe(passed=False, words="connection refused")
-HTTP = Check("http /", failure_threshold=3, success_threshold=2)
+HTTP = Check("http /", HttpProbe("/", 80), failure_threshold=3, success_threshold=2)
 UNIT = UnitProbe("web.service", (8080, 8443))
 
 
@@ -44,7 +44,7 @@ def test_thresholds(probes: list[Probe], expected: Health, words: str) -> None:
 
 def test_a_unit_check_knows_no_thresholds() -> None:
     """One failed look at a unit is enough, whatever its check says."""
-    check = Check("unit web.service", unit=UNIT, failure_threshold=9, success_threshold=9)
+    check = Check("unit web.service", UNIT, failure_threshold=9, success_threshold=9)
     assert after(GOOD, BAD, check=check).health is Health.UNHEALTHY
     assert after(GOOD, BAD, GOOD, check=check).health is Health.HEALTHY
 
