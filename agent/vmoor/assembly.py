@@ -23,6 +23,7 @@ from vmoor.model.identity import IdentityState
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
+from vmoor.model.sight import Sight
 from vmoor.model.status import Snapshot
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
@@ -46,6 +47,7 @@ class Parts:
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.lock, self.beat = Cell(Lock()), Cell(Beat())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
+        self.sights: Cell[Mapping[str, Sight]] = Cell({})
         self.supervisor = Supervisor(self.clock, notify.watchdog)
         self._steps: list[Loop] = []
         self._status_bell = Bell()
@@ -62,7 +64,8 @@ class Parts:
         self.status = Status(self.snapshot, notify.status, self.files, self.clock)
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
-                self.proxy, self.verdicts, self.lock, self.beat, self.registered)  # fmt: skip
+                self.proxy, self.verdicts, self.lock, self.beat, self.registered,
+                self.sights)  # fmt: skip
         for cell in told:
             cell.rings(self._status_bell)
 
@@ -99,4 +102,5 @@ class Parts:
             beat=self.beat.get(),
             verdicts=self.verdicts.get(),
             entries=self.registered.get(),
+            sights=self.sights.get(),
         )

@@ -22,6 +22,7 @@ from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
 from vmoor.controllers.identity import Identity
 from vmoor.controllers.leaving import Leaving
+from vmoor.controllers.lookout import Lookout
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
@@ -40,6 +41,7 @@ from vmoor.runtime.supervisor import Pump
 log = logging.getLogger(__name__)
 
 SELF = "vmoor.service"
+UNSHOWN = ("observer", "lookout")  # they help others, whose own outcomes tell what matters
 PROBERS = 8
 LAST_BEAT_S = 2.0
 
@@ -71,10 +73,11 @@ class Mooring:
             self._loop("health", self._checks().reconcile),
             self._loop("registration", self._registration.reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
+            self._loop("lookout", self._lookout().reconcile),
         )
         self.pumps = (Pump("systemd", self._units.run),)
         self._connect()
-        parts.show(*(loop for loop in self.loops if loop.name != "observer"))
+        parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
 
     def is_leave(self) -> bool:
         """Whether this SIGTERM ends the VM's membership: a stop, or the machine goes down.
@@ -187,6 +190,14 @@ class Mooring:
             cluster=self._kube(),
         )
 
+    def _lookout(self) -> Lookout:
+        parts = self._parts
+        return Lookout(
+            settings=parts.settings, discovered=parts.discovered, registered=parts.registered,
+            sights=parts.sights, lock=parts.lock, beat=parts.beat, machine=self._machine,
+            envoy=EnvoyAdmin(), cluster=self._kube(), clock=parts.clock,
+        )  # fmt: skip
+
     def _connect(self) -> None:
         """Which change wakes which loop."""
         parts, bell = self._parts, self._bells
@@ -199,4 +210,5 @@ class Mooring:
         parts.verdicts.rings(bell["registration"])
         parts.lock.rings(bell["registration"])
         self._observed.rings(bell["registration"])
+        parts.registered.rings(bell["lookout"])
         self._units.states.rings(bell["proxy"], bell["health"])

@@ -7,16 +7,18 @@ Every call has a hard deadline in seconds for the whole of it and raises only cl
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
 from vmoor.config.settings import AppRole
+from vmoor.model import entry
 from vmoor.model.health import Probe
 from vmoor.model.identity import VaultToken
 from vmoor.model.proxy import UnitState
 from vmoor.model.secret import Secret
 from vmoor.model.service import Polled
+from vmoor.model.sight import Clusters
 
 Object = Mapping[str, Any]  # a Kubernetes object as JSON
 
@@ -108,9 +110,16 @@ class Cluster(Protocol):
         ...
 
     def apply(
-        self, kind: Kind, body: Object, *, force: bool, status: bool = False, deadline: float
+        self,
+        kind: Kind,
+        body: Object,
+        *,
+        force: bool,
+        status: bool = False,
+        manager: str = entry.OWNER,
+        deadline: float,
     ) -> Object:
-        """Server-side apply as field manager vmoor; `status` = on the status subresource."""
+        """Server-side apply as that field manager; `status` = on the status subresource."""
         ...
 
     def delete(
@@ -188,6 +197,6 @@ class Host(Protocol):
 class Envoy(Protocol):
     """The admin port of our own Envoy."""
 
-    def knows(self, endpoint: str) -> Optional[bool]:
-        """Whether an outbound cluster lists IP:PORT; None when Envoy cannot be asked."""
+    def clusters(self, endpoints: Collection[str], *, deadline: float) -> Optional[Clusters]:
+        """Which of these IP:PORT it sends to and which ports it takes in; None = no answer."""
         ...

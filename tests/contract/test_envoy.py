@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Optional
 
 import pytest
 from vmoor.adapters.envoy_admin import EnvoyAdmin
+from vmoor.model.sight import Clusters
 
 from tests.rig import inside
 from tests.rig.rig import Rig
@@ -61,14 +61,16 @@ def rig() -> Iterator[Rig]:
     ids=["listed", "IPv6", "another port", "inbound only", "another address"],
 )
 def test_an_endpoint_is_known_while_an_outbound_cluster_lists_it(
-    rig: Rig, endpoint: str, known: Optional[bool]
+    rig: Rig, endpoint: str, known: bool
 ) -> None:
     """Exactly the address and port, and only as somebody to send to."""
     admin = EnvoyAdmin(f"http://127.0.0.1:{PORT}/clusters")
-    assert inside.call(rig.network.netns_path, lambda: admin.knows(endpoint)) is known
+    seen = inside.call(rig.network.netns_path, lambda: admin.clusters([endpoint], deadline=1.0))
+    assert seen == Clusters(frozenset([endpoint] if known else []), frozenset([9090]))
 
 
 def test_an_envoy_that_is_not_there_is_no_answer(rig: Rig) -> None:
     """Neither known nor forgotten."""
     admin = EnvoyAdmin("http://127.0.0.1:15999/clusters")
-    assert inside.call(rig.network.netns_path, lambda: admin.knows("10.0.0.1:8080")) is None
+    ask = lambda: admin.clusters(["10.0.0.1:8080"], deadline=1.0)  # noqa: E731
+    assert inside.call(rig.network.netns_path, ask) is None

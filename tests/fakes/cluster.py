@@ -72,7 +72,14 @@ class FakeCluster:
         return self._leave("replace", kind, name, thing, "MODIFIED")
 
     def apply(
-        self, kind: Kind, body: Object, *, force: bool, status: bool = False, deadline: float
+        self,
+        kind: Kind,
+        body: Object,
+        *,
+        force: bool,
+        status: bool = False,
+        manager: str = MANAGER,
+        deadline: float,
     ) -> Object:
         name = body["metadata"]["name"]
         verb = "status" if status else "apply"
@@ -84,7 +91,7 @@ class FakeCluster:
         thing = copy.deepcopy(old) if old is not None else self._fresh(name)
         wanted = {"status": body["status"]} if status else _applied(body)
         part = "status" if status else ""
-        self._own(thing, wanted, part, force=force)
+        self._own(thing, wanted, (manager, part), force=force)
         if thing == old:
             return thing
         return self._leave(verb, kind, name, thing, "MODIFIED" if old is not None else "ADDED")
@@ -192,11 +199,11 @@ class FakeCluster:
                 raise Conflict(f"{key} is {old['metadata'][key]}, not {meta[key]}")
 
     def _own(
-        self, thing: dict[str, Any], wanted: dict[str, Any], part: str, *, force: bool
+        self, thing: dict[str, Any], wanted: dict[str, Any], as_: tuple[str, str], *, force: bool
     ) -> None:
         """Server-side apply: take what is wanted, drop what we owned and want no more."""
         managers = thing["metadata"].get("managedFields", [])
-        ours = next((m for m in managers if _is(m, part)), None)
+        ours = next((m for m in managers if _is(m, as_)), None)
         owned = ours["fieldsV1"] if ours else {}
         if not force:
             taken = [p for p, v in _leaves(wanted) if _at(thing, p, v) != v and not _has(owned, p)]
@@ -207,17 +214,17 @@ class FakeCluster:
                 _drop(thing, path)
         _merge(thing, wanted)
         mine = {
-            "manager": MANAGER,
+            "manager": as_[0],
             "operation": "Apply",
             "fieldsV1": _fields(wanted),
-            **({"subresource": part} if part else {}),
+            **({"subresource": as_[1]} if as_[1] else {}),
         }
-        others = [m for m in managers if not _is(m, part)]
+        others = [m for m in managers if not _is(m, as_)]
         thing["metadata"]["managedFields"] = [*others, mine]
 
 
-def _is(manager: Mapping[str, Any], part: str) -> bool:
-    return manager["manager"] == MANAGER and manager.get("subresource", "") == part
+def _is(manager: Mapping[str, Any], as_: tuple[str, str]) -> bool:
+    return (manager["manager"], manager.get("subresource", "")) == as_
 
 
 def _without_status(body: Object) -> dict[str, Any]:

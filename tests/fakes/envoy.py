@@ -1,18 +1,24 @@
-"""An Envoy that forgets an endpoint some looks after it was asked for the first time."""
+"""Our own Envoy: what it lists, and how often it is asked."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Optional
+
+from vmoor.model.sight import Clusters
 
 
 class FakeEnvoy:
-    def __init__(self, looks: Optional[int] = 0) -> None:
-        self.looks = looks  # how often it still knows; None = it cannot be asked
-        self.asked: list[str] = []
+    """`looks`: how often it still lists everything that it is asked for, None = no answer."""
 
-    def knows(self, endpoint: str) -> Optional[bool]:
-        self.asked.append(endpoint)
+    def __init__(self, looks: Optional[int] = 0) -> None:
+        self.looks = looks
+        self.asked: list[str] = []
+        self.inbound: frozenset[int] = frozenset()
+
+    def clusters(self, endpoints: Collection[str], *, deadline: float) -> Optional[Clusters]:
+        self.asked += sorted(endpoints)
         if self.looks is None:
             return None
         self.looks -= 1
-        return self.looks >= 0
+        return Clusters(frozenset(endpoints) if self.looks >= 0 else frozenset(), self.inbound)

@@ -86,10 +86,17 @@ class Kube:
         return _object(call, answer, gone=_is_about(answer, name))
 
     def apply(
-        self, kind: Kind, body: Object, *, force: bool, status: bool = False, deadline: float
+        self,
+        kind: Kind,
+        body: Object,
+        *,
+        force: bool,
+        status: bool = False,
+        manager: str = entry.OWNER,
+        deadline: float,
     ) -> Object:
         name = entry.name(body)
-        query = {"fieldManager": entry.OWNER, "force": "true" if force else "false"}
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
         call, answer = self._ask(
             "patch", kind, name, body=body, query=query, status=status, deadline=deadline
         )

@@ -102,17 +102,24 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _services(services: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
-    head = ("SERVICE", "PORT", "HEALTH", "SINCE", "LAST CHECK")
+    head = ("SERVICE", "SOURCE", "PORT", "HEALTH", "SINCE", "MESH", "LAST CHECK")
     rows = [head]
     for s in services:
         ports = ",".join(f"{name}:{number}" for name, number in s["ports"].items())
         since = age(now - s["since"]) if s["since"] else "-"
         words = s["words"] if s["entry"] != "refused" else f"refused: {s['entry_words']}"
-        rows.append((s["name"], ports, s["health"], since, words))
+        rows.append((s["name"], s["source"], ports, s["health"], since, _mesh(s, now), words))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         yield "  ".join([*cells, row[-1]])
+
+
+def _mesh(service: Mapping[str, Any], now: float) -> str:
+    """What this VM's own proxy, one client of many, makes of it; and since when."""
+    if not service.get("seen"):
+        return "unseen"
+    return f"{'in' if service['listed'] else 'out'} {age(now - service['seen'])}"
 
 
 def age(seconds: float) -> str:

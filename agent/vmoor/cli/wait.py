@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -10,7 +12,7 @@ from vmoor import errors
 from vmoor.cli import statusfile
 
 LOOK_S = 0.1
-STATES = click.Choice(["moored", "left"])
+STATES = click.Choice(["moored", "reachable", "left"])
 
 
 @click.command()
@@ -19,18 +21,26 @@ STATES = click.Choice(["moored", "left"])
 def wait(what: str, timeout: float) -> None:
     """Wait until this VM is moored, or has left; exit code 1 when it is not in time.
 
+    reachable: moored, and this VM's own proxy lists each healthy service.
+
     Example: vmoor wait --timeout 120 && touch /run/app-may-start
     """
     deadline = time.monotonic() + timeout  # noqa: TID251 - a command, not a controller
     while True:
         document = statusfile.read()
         fresh = document and time.time() - document["written"] < statusfile.STALE_S  # noqa: TID251
-        reached = ("moored", "at-risk") if what == "moored" else ("left",)
         # Who has left writes no more.
-        if document and (fresh or what == "left") and document["state"] in reached:
+        if document and (fresh or what == "left") and _is(document, what):
             return
         if time.monotonic() >= deadline:  # noqa: TID251
             said = document["headline"] if document else "the agent has not run since the boot"
             click.echo(statusfile.printable(f"not {what} after {timeout:g}s: {said}"), err=True)
             raise SystemExit(errors.EXIT_NOT_FINE)
         time.sleep(LOOK_S)  # noqa: TID251
+
+
+def _is(document: Mapping[str, Any], what: str) -> bool:
+    if what == "reachable":
+        return bool(document.get("reachable"))
+    reached = ("moored", "at-risk") if what == "moored" else ("left",)
+    return document["state"] in reached

@@ -14,7 +14,7 @@ from typing import Optional
 
 from vmoor.config.settings import Settings
 from vmoor.errors import Conflict, Unavailable, VmoorError
-from vmoor.model import entry, lease, registration
+from vmoor.model import entry, lease, registration, sight
 from vmoor.model.entry import Object, Owner
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SEEN_S = 0.5  # istiod gathers changes for 0.1 s before it pushes
 LOOK_S = 0.02
+ASK_S = 0.3  # Envoy's answer; it may be busy or gone already
 CALL_S = 2.0
 TRIES = 4
 RETRY_S = 0.2
@@ -128,8 +129,12 @@ class Leaving:
         """Until our own Envoy has forgotten us: the others got the same push."""
         limit = min(self._clock.now() + SEEN_S, self._ends)
         for endpoint in endpoints:
-            while self._envoy.knows(endpoint) and self._clock.now() < limit:
+            while self._knows(endpoint) and self._clock.now() < limit:
                 self._pause(LOOK_S)
+
+    def _knows(self, endpoint: str) -> bool:
+        clusters = self._envoy.clusters((endpoint,), deadline=ASK_S)
+        return clusters is not None and endpoint in clusters.outbound
 
     def _delete(self, name: str, owner: Owner) -> None:
         have = self._take(name, owner)
@@ -170,7 +175,5 @@ class Leaving:
 
 
 def _endpoints(thing: Object) -> Sequence[str]:
-    """As Envoy prints them: IP:PORT, with brackets around an IPv6 address."""
     address, ports = entry.address(thing), thing["spec"].get("ports") or {}
-    host = f"[{address}]" if ":" in address else address
-    return [f"{host}:{port}" for port in ports.values()]
+    return [sight.endpoint(address, port) for port in ports.values()]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from vmoor.model import entry
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Health, Verdict
@@ -17,6 +18,7 @@ from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.service import Service, Workload
+from vmoor.model.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class Snapshot:
     beat: Beat = field(default_factory=Beat)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     entries: Sequence[EntryState] = ()
+    sights: Mapping[str, Sight] = field(default_factory=dict)
     before: bool = False  # it was moored at the last look
 
 
+SIGHT_S = 10.0  # a healthy service that our own Envoy does not list after that is told
 # The order in which one step waits for the other: the first that is not fine is the cause.
 ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
 
@@ -105,12 +109,30 @@ def headline(snap: Snapshot) -> str:
     return f"{name}: {step.name} {verb}: {step.words}{remedy}"
 
 
+def unseen(snap: Snapshot) -> Sequence[str]:
+    """Healthy services that this VM's own proxy would send nothing to."""
+    return [
+        name
+        for name, seen in sorted(snap.sights.items())
+        if not seen.listed
+        and name in snap.verdicts
+        and snap.verdicts[name].health is Health.HEALTHY
+        and snap.now - snap.verdicts[name].since > SIGHT_S
+    ]
+
+
 def _moored_words(snap: Snapshot) -> str:
     sick = [n for n, v in sorted(snap.verdicts.items()) if v.health is Health.UNHEALTHY]
     services = len(snap.discovered.services)
     if sick:
         first = snap.verdicts[sick[0]]
         return f"Moored, but {', '.join(sick)} out of the mesh: {first.words}"
+    hidden = unseen(snap)
+    if hidden:
+        return (
+            f"Moored, but {', '.join(hidden)} not in this VM's own proxy: no ServiceEntry selects "
+            f"{entry.SERVICE}={hidden[0]}, or a Sidecar hides it"
+        )
     return f"Moored, {services} service{'' if services == 1 else 's'} in the mesh"
 
 
@@ -161,14 +183,21 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
         },
         "services": [_service(snap, s) for s in snap.discovered.services],
         "problems": list(snap.discovered.problems),
+        "reachable": moored(snap) and all(s.listed for s in _healthy_sights(snap)),
         "written": round(snap.now + snap.offset, 3),
     }
+
+
+def _healthy_sights(snap: Snapshot) -> Sequence[Sight]:
+    healthy = [n for n, v in snap.verdicts.items() if v.health is Health.HEALTHY]
+    return [snap.sights.get(name, Sight()) for name in healthy]
 
 
 def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
     name = service.name
     verdict = snap.verdicts.get(name)
-    entry = next((e for e in snap.entries if e.service == name), None)
+    there = next((e for e in snap.entries if e.service == name), None)
+    seen = snap.sights.get(name)
     return {
         "name": name,
         "source": service.source,
@@ -177,7 +206,9 @@ def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
         "reason": verdict.reason if verdict else "",
         "words": verdict.words if verdict else "not checked yet",
         "since": round(verdict.since + snap.offset, 3) if verdict and verdict.since else None,
-        "entry": entry.state if entry else "pending",
-        "entry_health": entry.health if entry else "",
-        "entry_words": entry.words if entry else "",
+        "entry": there.state if there else "pending",
+        "entry_health": there.health if there else "",
+        "entry_words": there.words if there else "",
+        "listed": seen.listed if seen else None,
+        "seen": round(seen.agreed + snap.offset, 3) if seen and seen.agreed else None,
     }

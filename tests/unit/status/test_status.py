@@ -11,6 +11,7 @@ from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.service import Service, Workload
+from vmoor.model.sight import Sight
 
 OK = tuple(status.Step(name, "ok", "fine", since=10.0) for name in status.ORDER)
 GOOD = status.Snapshot(
@@ -31,6 +32,7 @@ GOOD = status.Snapshot(
     beat=Beat(at=99.0),
     verdicts={"web": Verdict(Health.HEALTHY, "Passed", "200 in 4ms", since=40.0)},
     entries=(EntryState("web", "web.i-0abc", "registered", "True"),),
+    sights={"web": Sight(listed=True, agreed=41.0)},
 )
 
 
@@ -98,9 +100,21 @@ def test_the_page_of_a_moored_vm() -> None:
         "identity   ok    approle shop-web; left: vault 24m",
         "proxy      ok    live 10s, redirect + DNS",
         "heartbeat  ok    1s ago, every 3s",
-        "SERVICE  PORT       HEALTH   SINCE  LAST CHECK",
-        "web      http:8080  healthy  1m     200 in 4ms",
+        "SERVICE  SOURCE  PORT       HEALTH   SINCE  MESH    LAST CHECK",
+        "web      static  http:8080  healthy  1m     in 59s  200 in 4ms",
     ]
+
+
+def test_a_service_that_nobody_selects_is_told() -> None:
+    """Healthy and registered, but in no client's list: the sentence names the label to select."""
+    snap = replace(GOOD, sights={"web": Sight()})
+    assert status.headline(snap) == (
+        "Moored, but web not in this VM's own proxy: no ServiceEntry selects "
+        "vmoor.io/service=web, or a Sidecar hides it"
+    )
+    assert status.document(snap)["reachable"] is False
+    assert status.document(GOOD)["reachable"] is True
+    assert "unseen" in text(snap)
 
 
 def test_a_vm_that_has_left_says_so() -> None:

@@ -1,0 +1,165 @@
+"""What our own Envoy makes of our entries, pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Optional
+
+import pytest
+from vmoor.config.settings import Interception
+from vmoor.controllers import lookout
+from vmoor.model.lease import Lock
+from vmoor.model.sight import NUDGE, Sight
+from vmoor.ports import Kind
+from vmoor.runtime.cell import Cell
+
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.envoy import FakeEnvoy
+from tests.unit.registration.world import Vm, service
+
+WEB = "web.vm1"
+
+
+class World(Vm):
+    """A moored VM with web on 8080; its Envoy lists everything and takes in `inbound`."""
+
+    def __init__(self, *inbound: int, looks: Optional[int] = 10_000) -> None:
+        super().__init__(FakeCluster(), envoy=FakeEnvoy(looks))
+        self.envoy.inbound = frozenset(inbound)
+        self.sights: Cell[Mapping[str, Sight]] = Cell({})
+        self.lookout = lookout.Lookout(
+            settings=self.settings,
+            discovered=self.discovered,
+            registered=self.registered,
+            sights=self.sights,
+            lock=self.lock,
+            beat=self.beat,
+            machine=self.machine,
+            envoy=self.envoy,
+            cluster=self.cluster,
+            clock=self.clock,
+        )
+        self.moor()
+        self.cluster.calls.clear()
+
+    def look(self, times: int = 1, *, rung: bool = False) -> float:
+        """So many passes, each when the one before wanted it; how long until the next."""
+        if rung:
+            self.clock.pass_by(-0.01)
+        for _ in range(times):
+            again = self.lookout.reconcile().again
+            self.clock.pass_by(again)
+            self.beat_once()
+        return again
+
+    def nudges(self) -> int:
+        return [verb for verb, name in self.cluster.calls if name == WEB].count("apply")
+
+
+def test_agreement_ends_the_looking() -> None:
+    """Envoy has it, in and out, and for a second: the next look is minutes away."""
+    world = World(8080)
+    began = world.clock.now()
+    assert world.look(10) == pytest.approx(0.1)
+    assert world.look(2) == lookout.CALM_S
+    assert world.sights.get()["web"] == Sight(listed=True, agreed=began)
+    assert world.nudges() == 0
+
+
+def test_what_is_not_listed_yet_is_looked_at_again() -> None:
+    """Each tenth of a second at first, later less often; nothing is written."""
+    world = World(8080, looks=0)
+    assert world.look() == pytest.approx(0.1)
+    assert world.look(30) == pytest.approx(1.0)
+    assert world.look(40) == pytest.approx(5.0)
+    assert world.sights.get()["web"] == Sight()
+    assert world.nudges() == 0
+
+
+def test_plain_tcp_is_nudged_into_http() -> None:
+    """Listed, but no inbound cluster in two looks: one label changes, and registration stays."""
+    world = World()
+    world.look()
+    assert world.nudges() == 0
+    world.look()
+    assert world.nudges() == 1
+    entry = world.cluster.there(Kind.ENTRY, WEB)
+    assert entry["metadata"]["labels"][NUDGE] == "1"
+    assert entry["metadata"]["labels"]["vmoor.io/service"] == "web"
+    world.envoy.inbound = frozenset([8080])
+    world.cluster.calls.clear()
+    world.watch()
+    world.register()
+    assert world.look(12) == lookout.CALM_S
+    assert not [verb for verb, _ in world.cluster.calls if verb in ("apply", "status")]
+
+
+def test_nudging_in_vain_ends() -> None:
+    """An istiod that never answers is not pushed for ever; a change gives it a fresh chance."""
+    world = World()
+    world.look(40)
+    assert world.nudges() == lookout.NUDGES
+    world.judge(web=False)
+    world.register()
+    world.judge(web=True)
+    world.register()
+    world.look(40, rung=True)
+    assert world.nudges() == 2 * lookout.NUDGES
+
+
+def test_what_istiod_takes_back_a_moment_later_is_seen() -> None:
+    """Out and in again at once: Envoy agrees at first, then loses the inbound side."""
+    world = World(8080)
+    world.look(12)
+    world.look(rung=True)
+    world.envoy.inbound = frozenset()
+    world.look(2)
+    assert world.nudges() == 1
+
+
+def test_nobody_is_nudged_without_the_lease() -> None:
+    """Every write to an entry needs it."""
+    world = World()
+    world.lock.set(Lock())
+    for _ in range(5):
+        world.lookout.reconcile()
+    assert world.nudges() == 0
+
+
+def test_without_capture_nothing_is_taken_in() -> None:
+    """Interception none has no inbound side that could be blind."""
+    world = World()
+    settings = world.settings.get()
+    assert settings is not None
+    world.settings.set(replace(settings, interception=Interception(mode="none")))
+    world.look(5)
+    assert world.nudges() == 0
+
+
+def test_a_service_out_of_the_mesh_is_agreed_on_when_it_is_not_listed() -> None:
+    """The instant at which Envoy forgot it is what `status` shows."""
+    world = World(8080)
+    world.look()
+    world.judge(web=False)
+    world.register()
+    world.look()
+    assert world.sights.get()["web"].agreed == 0.0
+    world.envoy.looks = 0
+    now = world.clock.now()
+    world.look()
+    assert world.sights.get()["web"] == Sight(listed=False, agreed=now)
+
+
+def test_of_several_ports_those_that_the_mesh_uses_count() -> None:
+    """A port that no ServiceEntry names has no inbound cluster, and needs none."""
+    world = World(8080, 9090)
+    world.serve(service("web"), service("api", 9090))
+    world.judge(web=True, api=True)
+    world.register()
+    world.look(3)
+    assert {name: seen.blind for name, seen in world.sights.get().items()} == {
+        "web": False,
+        "api": False,
+    }
+    assert world.nudges() == 0
