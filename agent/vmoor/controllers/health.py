@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
-from vmoor.model import health
+from vmoor.model import flap, health
 from vmoor.model.discovered import Discovered
+from vmoor.model.flap import Flap
 from vmoor.model.health import CheckState, Probe, Verdict
 from vmoor.model.proxy import ProxyState, UnitState
 from vmoor.model.service import Check, Service, ToldProbe, UnitProbe
@@ -80,6 +81,7 @@ class Health:
         self._clock = clock
         self._random = random
         self._tracks: Mapping[str, Sequence[Track]] = {}
+        self._flaps: Mapping[str, Flap] = {}
         self._listening: Optional[frozenset[int]] = None  # read at most once per pass
 
     def reconcile(self) -> Settled:
@@ -93,7 +95,7 @@ class Health:
             self._look(track, now)
             if not track.running:
                 again = min(again, max(0.0, track.due - now))
-        self._publish(now)
+        again = min(again, self._publish(now))
         if bugs:
             raise bugs[0]
         return Settled(self._words(), again, waiting=not services)
@@ -171,17 +173,23 @@ class Health:
             self._listening = self._prober.listening()
         return self._listening
 
-    def _publish(self, now: float) -> None:
+    def _publish(self, now: float) -> float:
+        """How long until a service that is held out may come back."""
         old, proxy = self._verdicts.get(), self._proxy_state.get()
-        fresh = {
-            name: health.judge([t.state for t in tracks], proxy, old.get(name), now)
-            for name, tracks in self._tracks.items()
-        }
+        fresh, flaps, again = {}, {}, NEVER
+        for name, tracks in self._tracks.items():
+            judged = health.judge([t.state for t in tracks], proxy, old.get(name), now)
+            flaps[name], fresh[name], left = flap.damped(
+                self._flaps.get(name, Flap()), judged, old.get(name), now
+            )
+            again = min(again, left or NEVER)
+        self._flaps = flaps
         self._verdicts.set(fresh)
         for name, verdict in fresh.items():
             before = old.get(name)
             if verdict.health is not (before.health if before else health.Health.UNKNOWN):
                 _tell(name, verdict)
+        return again
 
     def _words(self) -> str:
         verdicts = self._verdicts.get()

@@ -1,0 +1,66 @@
+"""One VM whose services are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vmoor.controllers import health
+from vmoor.model.discovered import Discovered
+from vmoor.model.health import Health, Verdict
+from vmoor.model.proxy import ProxyState
+from vmoor.model.service import Check, HttpProbe, Service, UnitProbe
+from vmoor.runtime.cell import Cell
+
+from tests.fakes.prober import FakePool, FakeProber
+from tests.fakes.units import FakeUnits
+
+WEB = Service(
+    "web", {"http": 8080}, (Check("unit web.service", UnitProbe("web.service", (8080,))),)
+)
+HTTP = Check("http /healthz", HttpProbe("/healthz", 9090), period=5.0)
+API = Service("api", {"http": 9090}, (HTTP,))
+
+
+class World:
+    """One VM whose proxy is live; the clock moves when a test says so."""
+
+    def __init__(self, *services: Service) -> None:
+        self.at = 100.0
+        self.units = FakeUnits("web.service")
+        self.units.watch(["web.service"])
+        self.prober, self.pool = FakeProber(), FakePool()
+        self.discovered = Cell(Discovered(services))
+        self.proxy = Cell(ProxyState(live=True, words="live"))
+        self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
+        self.controller = health.Health(
+            discovered=self.discovered,
+            unit_states=self.units.states,
+            proxy_state=self.proxy,
+            verdicts=self.verdicts,
+            prober=self.prober,
+            probes=self.pool,
+            clock=self,
+            random=lambda: 0.5,
+        )
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at
+
+    def look(self, after: float = 0.0) -> float:
+        """One pass after so many seconds; how long until the next is due."""
+        self.at += after
+        return self.controller.reconcile().again
+
+    def settle(self, after: float = 0.0) -> None:
+        """A pass that probes, and the one that reads what came of it."""
+        self.look(after)
+        self.look()
+
+    def health(self, name: str = "web") -> Health:
+        return self.verdicts.get()[name].health
+
+    def words(self, name: str = "web") -> str:
+        return self.verdicts.get()[name].words
