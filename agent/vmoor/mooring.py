@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from vmoor import errors, places
 from vmoor.adapters import children
+from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import LocalProber
@@ -75,7 +76,8 @@ class Mooring:
             self._loop("observer", self._observer().reconcile, detached=True),
             self._loop("lookout", self._lookout().reconcile),
         )
-        self.pumps = (Pump("systemd", self._units.run),)
+        addresses = AddressEvents(self._bells["discovery"].ring)
+        self.pumps = (Pump("systemd", self._units.run), Pump("addresses", addresses.run))
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
 

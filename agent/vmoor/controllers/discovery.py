@@ -17,7 +17,7 @@ from vmoor.runtime.loop import Settled
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 30.0  # an address that changes tells nobody
+AGAIN_S = 300.0  # a change of an address rings; this only bounds a lost one
 
 
 class Discovery:

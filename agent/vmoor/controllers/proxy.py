@@ -1,7 +1,8 @@
 """Renders the proxy's files, keeps vmoor-proxy.service running, tells whether it is live.
 
-It never restarts a running proxy by itself: what is rendered anew waits ("restart pending") for
-`vmoor proxy restart`. A proxy outlives the agent; nothing here stops one.
+What is rendered anew waits ("restart pending") for `vmoor proxy restart`, but for one thing: a
+proxy that still names the VM's old address gets no inbound side for the new one, and is
+restarted. A proxy outlives the agent; nothing here stops one for good.
 """
 
 from __future__ import annotations
@@ -128,6 +129,10 @@ class Proxy:
         if unit.active in ("inactive", "failed"):
             self._units.start(UNIT)
             return Settled("starting", STARTING_S, waiting=True)
+        if unit.active == "active" and self._moved():
+            log.warning("The proxy restarts: this VM's address has changed")
+            self._units.restart(UNIT)
+            return Settled("restarting for the new address", STARTING_S, waiting=True)
         self._publish(unit)
         state = self._state.get()
         if not state.live and self._clock.now() - state.since >= SLOW_S:
@@ -144,8 +149,18 @@ class Proxy:
         """A proxy that was started since the last look has read the files as they are now."""
         if unit.invocation_id and unit.invocation_id != self._running().get("invocation_id"):
             texts = {name: self._found(name) for name in TEXTS}
-            note = {"invocation_id": unit.invocation_id, "digest": _digest(texts)}
+            told = record.parsed(self._files.read(PARAMETERS))
+            note = {
+                "invocation_id": unit.invocation_id,
+                "digest": _digest(texts),
+                "address": told.get("instance_ip", ""),
+            }
             self._files.write(RUNNING, json.dumps(note).encode(), 0o600)
+
+    def _moved(self) -> bool:
+        """Whether the proxy runs with another address than this VM has; unknown is no."""
+        started_with = self._running().get("address")
+        return bool(started_with) and started_with != self._discovered.get().address
 
     def _found(self, name: str) -> str:
         """Also what cannot be read is not ours, and must not keep us from writing our own."""

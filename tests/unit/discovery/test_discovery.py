@@ -83,7 +83,7 @@ class World:
 def test_services_are_known_before_the_address() -> None:
     """Checks begin while the VM is still mooring; the step says what it waits for."""
     world = World()
-    assert world.look() == Settled("waiting for identity", 30.0, waiting=True)
+    assert world.look() == Settled("waiting for identity", 300.0, waiting=True)
     assert world.discovered.get() == Discovered((WEB,), "", "eu-west-1/eu-west-1a")
     assert world.watched == ["web.service"]
 
@@ -99,7 +99,7 @@ def test_the_address_is_that_of_the_route_to_istiod() -> None:
     """Once the facts are here, and again when the route has changed."""
     world = World()
     world.credentials.set(CREDENTIALS)
-    assert world.look() == Settled("198.18.0.11, 1 service", 30.0)
+    assert world.look() == Settled("198.18.0.11, 1 service", 300.0)
     world.routes["198.18.0.1:15012"] = "198.18.0.12"
     world.look()
     assert world.discovered.get().address == "198.18.0.12"
@@ -112,7 +112,7 @@ def test_an_address_outlives_what_it_was_told_by() -> None:
     world.look()
     world.credentials.set(None)
     world.settings.set(replace(SETTINGS, services=()))
-    assert world.look() == Settled("198.18.0.11, 0 services", 30.0)
+    assert world.look() == Settled("198.18.0.11, 0 services", 300.0)
     assert world.discovered.get().services == ()
     world.credentials.set(CREDENTIALS)
     world.routes.clear()

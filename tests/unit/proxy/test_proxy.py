@@ -91,13 +91,14 @@ class World:
         self.absent: set[str] = set()
         self.credentials: Cell[Optional[Credentials]] = Cell(credentials())
         self.state = Cell(ProxyState())
+        self.discovered = Cell(Discovered(address="198.18.0.11"))
         self.controller = self.agent()
 
     def agent(self) -> proxy.Proxy:
         return proxy.Proxy(
             settings=Cell(SETTINGS),
             credentials=self.credentials,
-            discovered=Cell(Discovered(address="198.18.0.11")),
+            discovered=self.discovered,
             machine=Machine("vm-1", "hash", "boot"),
             state=self.state,
             units=self.systemd,  # type: ignore[arg-type]
@@ -205,6 +206,39 @@ def test_a_proxy_started_before_its_agent_runs_with_the_old_files(world: World) 
     world.agent().reconcile()
     world.agent().reconcile()
     assert world.state.get().restart_pending
+
+
+def test_another_address_restarts_the_proxy_once(world: World) -> None:
+    """It would get no inbound side for the new address; nothing else restarts a proxy."""
+    world.controller.reconcile()
+    world.unit("active", "ready")
+    world.rules("i1")
+    world.controller.reconcile()
+    world.discovered.set(Discovered(address="198.18.0.12"))
+    assert world.controller.reconcile().waiting
+    assert world.systemd.calls[1:] == [f"restart {proxy.UNIT}"]
+    assert json.loads(world.disk.content["/run/vmoor-proxy/proxy.env"])["instance_ip"] == (
+        "198.18.0.12"
+    )
+    world.unit("active", "ready", "i2")
+    world.rules("i2")
+    world.controller.reconcile()
+    world.agent().reconcile()
+    assert world.systemd.calls[1:] == [f"restart {proxy.UNIT}"]
+
+
+def test_a_proxy_of_an_older_agent_is_left_alone(world: World) -> None:
+    """A note that names no address is no proof of another one: an upgrade restarts nothing."""
+    world.controller.reconcile()
+    world.unit("active", "ready")
+    world.rules("i1")
+    world.controller.reconcile()
+    note = json.loads(world.disk.content[proxy.RUNNING])
+    del note["address"]
+    world.disk.content[proxy.RUNNING] = json.dumps(note).encode()
+    world.discovered.set(Discovered(address="198.18.0.12"))
+    world.controller.reconcile()
+    assert world.systemd.calls[1:] == []
 
 
 def test_rival_unit_is_told_with_the_command(world: World) -> None:
