@@ -15,6 +15,7 @@ from typing import Any, Optional, TypeVar
 from vmoor import errors
 from vmoor.config.facts import facts_from
 from vmoor.config.settings import Settings, VaultSettings
+from vmoor.controllers.identity.login import Login
 from vmoor.controllers.identity.secretid import NoSecretIdError, SecretIds
 from vmoor.model import identity
 from vmoor.model.credential import JITTER, Credential, Credentials, claims, subject_mismatch
@@ -34,24 +35,8 @@ FACTS_S = 300.0  # a change in KV reaches the fleet within this
 # Between two looks at facts that were refused, or that others doubt (one cause, many doubts).
 FACTS_RETRY_S = 30.0
 SECRET_ID_POLL_S = 2.0  # while there is none; a stat is cheap
-# Policies stick to a token at login, so a role that got one since needs a new login; not at
-# every retry, for SecretIDs may be limited in uses.
-RELOGIN_S = 60.0
 # A refused token that is younger than this is no fault of the token: no use in fetching more.
 REFRESH_S = 15.0
-# Between logins with a pair that Vault refused. Five refusals lock the *role*, so the whole
-# fleet, for 15 minutes, and only a gap of 15 minutes resets the count: three, then that gap.
-REFUSED_PAUSES_S = (15.0, 60.0, 960.0)
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    """Vault's no to one login, kept so that the same one is not sent again too soon."""
-
-    login: str  # digest of role, mount and SecretID
-    error: errors.Rejected
-    again: float  # Clock.now()
-    count: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class Identity:
         self._clock = clock
         self._random = random
         self._store = f"{runtime_dir}/credentials.json"
-        self._secret_ids = SecretIds(files, f"{state_dir}/secret-id.json")
+        self._logins = Login(SecretIds(files, f"{state_dir}/secret-id.json"), clock)
         self._connected: Optional[tuple[VaultSettings, Vault]] = None
         self._held = Held()
         self._stored = Held()
@@ -97,8 +82,6 @@ class Identity:
         self._facts_due = 0.0  # Clock.now(), as all that concerns the facts
         self._facts_read = -FACTS_RETRY_S
         self._facts_failure: Optional[errors.VmoorError] = None  # stands until the next read
-        self._logged_in = -RELOGIN_S
-        self._refusal: Optional[_Refusal] = None
         self._refused: frozenset[int] = frozenset()
         configured = settings.get()
         if configured is not None:
@@ -226,7 +209,7 @@ class Identity:
             self._held = replace(self._held, vault=None)
             return call(vault, self._login(settings))
         except errors.Forbidden:
-            if self._clock.now() - self._logged_in < RELOGIN_S:
+            if self._logins.is_recent():
                 raise
             try:
                 token = self._login(settings)
@@ -237,21 +220,7 @@ class Identity:
             raise
 
     def _login(self, settings: Settings) -> VaultToken:
-        auth, vault = settings.vault.auth, self._vault(settings)
-        secret_id = self._secret_ids.read(auth, vault)
-        login = identity.fingerprint(auth.role_id, auth.mount_path, secret_id.reveal())
-        last = self._refusal if self._refusal and self._refusal.login == login else None
-        if last and self._clock.now() < last.again:
-            raise errors.Rejected(last.error.message, remedy=last.error.remedy)
-        try:
-            token = vault.login(auth, secret_id)
-        except errors.Rejected as e:
-            count = last.count + 1 if last else 0
-            pause = REFUSED_PAUSES_S[min(count, len(REFUSED_PAUSES_S) - 1)]
-            self._refusal = _Refusal(login, e, self._clock.now() + pause, count)
-            raise
-        self._refusal = None
-        self._logged_in = self._clock.now()
+        token = self._logins.login(settings.vault.auth, self._vault(settings))
         self._take_vault(token, life=token.expires - token.issued)
         return token
 
