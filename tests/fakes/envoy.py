@@ -15,10 +15,13 @@ class FakeEnvoy:
         self.looks = looks
         self.asked: list[str] = []
         self.inbound: frozenset[int] = frozenset()
+        self.hidden: frozenset[str] = frozenset()  # no ServiceEntry has these
 
     def clusters(self, endpoints: Collection[str], *, deadline: float) -> Optional[Clusters]:
         self.asked += sorted(endpoints)
         if self.looks is None:
             return None
         self.looks -= 1
-        return Clusters(frozenset(endpoints) if self.looks >= 0 else frozenset(), self.inbound)
+        return Clusters(
+            frozenset(endpoints) - self.hidden if self.looks >= 0 else frozenset(), self.inbound
+        )

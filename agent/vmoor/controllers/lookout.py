@@ -1,14 +1,15 @@
 """Looks at our own Envoy after each change of an entry, until it agrees with it.
 
-Where requests would be taken in as plain TCP (model/sight.py) it nudges istiod; that is the only
-thing that it writes.
+A service that has just entered the mesh would be taken in as plain TCP more often than not
+(model/sight.py), so istiod is nudged at once, in the time in which it gathers changes anyway, and
+again where Envoy shows that it was in vain. That is the only thing that is written here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from vmoor.config.settings import Settings
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 2.0  # one look at most; the listing of a mesh of 5 000 endpoints is 8 MB
 # Seconds since the change, and between two looks: istiod gathers changes for 0.1 s.
 LOOKS = ((2.0, 0.1), (30.0, 1.0), (float("inf"), 5.0))
-EARLY_S = 0.005
 SURE_S = 1.0  # agreement right after a change may be that of before it
 SHARE = 10.0  # a look that took long is not repeated before ten times as long
 CALM_S = 300.0
@@ -63,7 +63,8 @@ class Lookout:
         self._envoy = envoy
         self._cluster = cluster
         self._clock = clock
-        self._due = float("inf")  # when the next look is due if nobody rings
+        self._seen: Sequence[EntryState] = ()
+        self._nudged = 0.0  # the last entering that was followed by a nudge
         self._changed = 0.0
         self._blind: dict[str, int] = {}  # looks in a row
         self._nudges = 0
@@ -75,9 +76,13 @@ class Lookout:
         if settings is None or not found.address or not entries:
             return Settled("waiting for registration", CALM_S, waiting=True)
         began = self._clock.now()
-        if began < self._due - EARLY_S:  # rung: out and in again looks as if nothing had changed
-            self._changed, self._nudges = began, 0
-        self._due = began
+        if entries != self._seen:
+            self._seen, self._changed, self._nudges = entries, began, 0
+        captured = settings.interception.mode != "none"
+        entered = max(entries, key=lambda e: e.entered)
+        if captured and entered.entered > self._nudged:
+            self._nudge(entered.service, settings)
+            self._nudged = entered.entered
         clusters = self._envoy.clusters(
             sight.endpoints(found.address, found.services), deadline=LOOK_S
         )
@@ -88,11 +93,10 @@ class Lookout:
             self._sights.get(), clusters, found.address, found.services, entries, now
         )
         self._sights.set(fresh)
-        if settings.interception.mode != "none":
+        if captured:
             self._see_to(fresh, settings)
         open_ = [name for name, seen in fresh.items() if not seen.agreed]
         if not open_ and now - self._changed >= SURE_S:
-            self._due = now + CALM_S
             return Settled("Envoy agrees", CALM_S)
         words = f"not yet in Envoy: {', '.join(open_)}" if open_ else "Envoy agrees so far"
         return Settled(words, self._again(began))
@@ -100,9 +104,7 @@ class Lookout:
     def _again(self, began: float) -> float:
         now = self._clock.now()
         pause = next(pause for age, pause in LOOKS if now - self._changed < age)
-        again = max(pause, SHARE * (now - began))
-        self._due = now + again
-        return again
+        return max(pause, SHARE * (now - began))
 
     def _see_to(self, fresh: Mapping[str, Sight], settings: Settings) -> None:
         self._blind = {n: self._blind.get(n, 0) + 1 for n, seen in fresh.items() if seen.blind}
@@ -111,20 +113,20 @@ class Lookout:
             return
         if self._nudges >= NUDGES and self._clock.now() - self._changed < CALM_S:
             return
-        if not lease.may_write(self._lock.get(), self._beat.get(), self._clock.now()):
-            return
+        log.info("istiod gave our proxy no inbound cluster for %s", ripe[0])
+        self._blind = {}
+        self._nudges += 1
         self._nudge(ripe[0], settings)
 
     def _nudge(self, service: str, settings: Settings) -> None:
         """One entry is enough: istiod computes all targets of this proxy anew."""
         name = registration.entry_name(service, self._machine.name)
         owner = Owner(self._machine.name, settings.workload.service_account)
-        self._blind = {}
-        self._nudges += 1
+        if not lease.may_write(self._lock.get(), self._beat.get(), self._clock.now()):
+            return
         have = self._cluster.get(Kind.ENTRY, name, deadline=CALL_S)
         if have is None or not owner.owns(have):
             return
-        log.info("istiod gave our proxy no inbound cluster for %s: nudging it", service)
         with contextlib.suppress(Conflict):  # somebody wrote: that was as good
             self._cluster.apply(
                 Kind.ENTRY, sight.nudged(have), force=True, manager=sight.NUDGER, deadline=CALL_S

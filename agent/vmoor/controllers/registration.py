@@ -85,6 +85,7 @@ class Registration:
         self._files = files
         self._clock = clock
         self._known: dict[str, Known] = {}
+        self._entered: dict[str, float] = {}
         self._lists = 0
         self._read_at = 0.0
         self._retiring: dict[str, float] = {}
@@ -246,6 +247,7 @@ class Registration:
             return
         healthy, message = step.word.healthy, step.word.message
         if healthy:
+            self._entered[name] = self._clock.now()
             log.info("Entry %s: into the mesh, %s", name, message)
         else:
             log.warning("Entry %s: out of the mesh, %s", name, message)
@@ -270,7 +272,8 @@ class Registration:
     def _state(self, wish: Wish, state: str, words: str = "") -> EntryState:
         thing = self._known.get(wish.name, Known()).thing
         health = entry.health_status(thing) if thing and state != "refused" else ""
-        return EntryState(wish.service, wish.name, state, health, words)
+        entered = self._entered.get(wish.name, 0.0)
+        return EntryState(wish.service, wish.name, state, health, words, entered)
 
     def _exclude_former(self, place: Place, found: Discovered) -> None:
         names = [registration.entry_name(s.name, place.owner.vm) for s in found.services]

@@ -28,6 +28,7 @@ class EntryState:
     state: str  # "registered" | "refused" | "pending"
     health: str = ""  # what the Healthy condition says: "True" | "False" | ""
     words: str = ""
+    entered: float = 0.0  # Clock.now() of our own last write of Healthy=True, 0 = none yet
 
 
 @dataclass(frozen=True)

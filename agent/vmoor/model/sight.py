@@ -4,9 +4,9 @@ It is one of the mesh's clients: what it lists, the others list. And it is the s
 gives it an inbound cluster for each endpoint of its address, but not always. A proxy's service
 targets are computed when a WorkloadEntry becomes healthy, in a race with the index that they are
 read from (pilot/pkg/serviceregistry/serviceentry/controller.go, pushWorkloadUpdates; for pods it
-was mended in pushPodProxyUpdates). Lost, the VM takes that service's requests in as plain TCP,
-so that policies about paths and methods refuse them, until the proxy connects anew. A change of
-any label of the entry makes istiod compute them again.
+was mended in pushPodProxyUpdates). Lost, as it mostly is, the VM takes that service's requests in
+as plain TCP, so that policies about paths and methods refuse them, until the proxy connects anew.
+A change of any label of the entry makes istiod compute them again.
 """
 
 from __future__ import annotations

@@ -10,13 +10,14 @@ import pytest
 from vmoor.config.settings import Interception
 from vmoor.controllers import lookout
 from vmoor.model.lease import Lock
+from vmoor.model.service import Service
 from vmoor.model.sight import NUDGE, Sight
 from vmoor.ports import Kind
 from vmoor.runtime.cell import Cell
 
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.envoy import FakeEnvoy
-from tests.unit.registration.world import Vm, service
+from tests.unit.registration.world import Vm
 
 WEB = "web.vm1"
 
@@ -43,10 +44,8 @@ class World(Vm):
         self.moor()
         self.cluster.calls.clear()
 
-    def look(self, times: int = 1, *, rung: bool = False) -> float:
+    def look(self, times: int = 1) -> float:
         """So many passes, each when the one before wanted it; how long until the next."""
-        if rung:
-            self.clock.pass_by(-0.01)
         for _ in range(times):
             again = self.lookout.reconcile().again
             self.clock.pass_by(again)
@@ -64,30 +63,27 @@ def test_agreement_ends_the_looking() -> None:
     assert world.look(10) == pytest.approx(0.1)
     assert world.look(2) == lookout.CALM_S
     assert world.sights.get()["web"] == Sight(listed=True, agreed=began)
-    assert world.nudges() == 0
+    assert world.nudges() == 1
 
 
 def test_what_is_not_listed_yet_is_looked_at_again() -> None:
-    """Each tenth of a second at first, later less often; nothing is written."""
+    """Each tenth of a second at first, later less often; no further write."""
     world = World(8080, looks=0)
     assert world.look() == pytest.approx(0.1)
     assert world.look(30) == pytest.approx(1.0)
     assert world.look(40) == pytest.approx(5.0)
     assert world.sights.get()["web"] == Sight()
-    assert world.nudges() == 0
+    assert world.nudges() == 1
 
 
-def test_plain_tcp_is_nudged_into_http() -> None:
-    """Listed, but no inbound cluster in two looks: one label changes, and registration stays."""
-    world = World()
-    world.look()
-    assert world.nudges() == 0
+def test_who_enters_is_followed_by_a_nudge() -> None:
+    """At once, before Envoy shows anything: one label changes, and registration stays calm."""
+    world = World(8080)
     world.look()
     assert world.nudges() == 1
     entry = world.cluster.there(Kind.ENTRY, WEB)
     assert entry["metadata"]["labels"][NUDGE] == "1"
     assert entry["metadata"]["labels"]["vmoor.io/service"] == "web"
-    world.envoy.inbound = frozenset([8080])
     world.cluster.calls.clear()
     world.watch()
     world.register()
@@ -95,27 +91,44 @@ def test_plain_tcp_is_nudged_into_http() -> None:
     assert not [verb for verb, _ in world.cluster.calls if verb in ("apply", "status")]
 
 
+def test_a_restarted_agent_nudges_nobody() -> None:
+    """What was in the mesh before it is no news to istiod."""
+    world = World(8080)
+    world.registered.set(tuple(replace(e, entered=0.0) for e in world.registered.get()))
+    world.look(12)
+    assert world.nudges() == 0
+
+
+def test_plain_tcp_is_nudged_again() -> None:
+    """Listed, but no inbound cluster in two looks: the first nudge came too soon."""
+    world = World()
+    world.look()
+    assert world.nudges() == 1
+    world.look()
+    assert world.nudges() == 2
+    assert world.cluster.there(Kind.ENTRY, WEB)["metadata"]["labels"][NUDGE] == "2"
+
+
 def test_nudging_in_vain_ends() -> None:
     """An istiod that never answers is not pushed for ever; a change gives it a fresh chance."""
     world = World()
     world.look(40)
-    assert world.nudges() == lookout.NUDGES
+    assert world.nudges() == 1 + lookout.NUDGES
     world.judge(web=False)
     world.register()
     world.judge(web=True)
     world.register()
-    world.look(40, rung=True)
-    assert world.nudges() == 2 * lookout.NUDGES
+    world.look(40)
+    assert world.nudges() == 2 + 2 * lookout.NUDGES
 
 
 def test_what_istiod_takes_back_a_moment_later_is_seen() -> None:
-    """Out and in again at once: Envoy agrees at first, then loses the inbound side."""
+    """Envoy agrees at first, then loses the inbound side."""
     world = World(8080)
-    world.look(12)
-    world.look(rung=True)
+    world.look()
     world.envoy.inbound = frozenset()
     world.look(2)
-    assert world.nudges() == 1
+    assert world.nudges() == 2
 
 
 def test_nobody_is_nudged_without_the_lease() -> None:
@@ -153,13 +166,11 @@ def test_a_service_out_of_the_mesh_is_agreed_on_when_it_is_not_listed() -> None:
 
 def test_of_several_ports_those_that_the_mesh_uses_count() -> None:
     """A port that no ServiceEntry names has no inbound cluster, and needs none."""
-    world = World(8080, 9090)
-    world.serve(service("web"), service("api", 9090))
-    world.judge(web=True, api=True)
+    world = World(8080)
+    world.serve(Service("web", {"http": 8080, "admin": 9090}, ()))
     world.register()
+    world.cluster.calls.clear()
+    world.envoy.hidden = frozenset(["10.0.0.1:9090"])
     world.look(3)
-    assert {name: seen.blind for name, seen in world.sights.get().items()} == {
-        "web": False,
-        "api": False,
-    }
-    assert world.nudges() == 0
+    assert not world.sights.get()["web"].blind
+    assert world.nudges() == 1
