@@ -15,7 +15,8 @@ PROGRAMS = "VMOOR_PILOT_AGENT=/opt/pilot-agent\nVMOOR_ENVOY=/opt/envoy\n"
 PARAMETERS = {
     "instance_ip": "10.0.0.7", "pod_name": "vm-1", "namespace": "shop", "service_account": "web",
     "trust_domain": "cluster.local", "cluster_id": "Kubernetes", "mesh_id": "", "network": "",
-    "labels": dict(Workload("shop", "web", "web", {"version": "v2"}).mesh_labels), "workload_name": "web", "locality": "eu/eu-a",
+    "labels": dict(Workload("shop", "web", "web", {"version": "v2"}).mesh_labels),
+    "workload_name": "web", "locality": "eu/eu-a",
     "revision": "", "istiod_san": "istiod.istio-system.svc", "discovery": "198.18.0.1:15012",
     "root_ca_path": "/run/vmoor-proxy/root-cert.pem", "dns_capture": True,
     "interception_mode": "REDIRECT", "pilot_agent": "/opt/pilot-agent", "envoy": "/opt/envoy",
