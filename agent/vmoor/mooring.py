@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children
+from vmoor.adapters import children, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
@@ -76,10 +76,14 @@ class Mooring:
             self._loop("observer", self._observer().reconcile, detached=True),
             self._loop("lookout", self._lookout().reconcile),
         )
-        addresses = AddressEvents(self._bells["discovery"].ring)
+        addresses = AddressEvents(self._moved)
         self.pumps = (Pump("systemd", self._units.run), Pump("addresses", addresses.run))
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
+
+    def _moved(self) -> None:
+        timed.drop_moved()
+        self._bells["discovery"].ring()
 
     def is_leave(self) -> bool:
         """Whether this SIGTERM ends the VM's membership: a stop, or the machine goes down.

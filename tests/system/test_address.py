@@ -52,8 +52,15 @@ def test_the_inbound_side_comes_with_each_recovery(
 
 
 def test_a_new_address_is_followed(fleet: Fleet, client: Machine, web: Machine) -> None:
-    """As after DHCP: the old one leaves the client's Envoy within 2 s, the new one serves."""
-    old, new = web.address, f"{web.address.rpartition('.')[0]}.{200 + len(fleet.name)}"
+    """As after DHCP, there and back: the old one leaves the client's Envoy within 2 s, the new
+    one serves.
+    """
+    other = f"{web.address.rpartition('.')[0]}.{200 + len(fleet.name)}"
+    _move(fleet, client, web, web.address, other)
+    _move(fleet, client, web, other, web.address)
+
+
+def _move(fleet: Fleet, client: Machine, web: Machine, old: str, new: str) -> None:
     cluster = fleet.cluster
     proxy = harness.process_of(web, harness.PROXY)
     began = time.monotonic()
@@ -64,8 +71,8 @@ def test_a_new_address_is_followed(fleet: Fleet, client: Machine, web: Machine) 
     client.wait(lambda: f"{old}:{PORT}" not in client.endpoints(cluster), 10, "the old to go")
     took = time.monotonic() - began
     client.wait(lambda: f"{new}:{PORT}" in client.endpoints(cluster), PATIENCE, "the new one")
+    web.wait(lambda: harness.process_of(web, harness.PROXY) != proxy, PATIENCE, "its restart")
     harness.wait_moored(web)
-    assert harness.process_of(web, harness.PROXY) != proxy
     client.wait(lambda: fleet.get(client)[0] == 200, PATIENCE, "an answer")
     web.wait(lambda: inbound(web), 5.0, "its inbound cluster")
     assert took < GONE_S

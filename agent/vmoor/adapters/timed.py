@@ -8,10 +8,13 @@ default); addresses instead of names avoid it.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
 import ssl
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -33,6 +36,22 @@ def dial(host: str, port: int, left: Left) -> socket.socket:
             if tries == 1:
                 raise
     raise OSError(f"{host} has no address")
+
+
+# Of this process, whoever asked for them.
+_OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
+_OPEN_LOCK = threading.Lock()
+
+
+def drop_moved() -> None:
+    """End the connections that started from an address which this VM has no more.
+
+    Nobody would ever answer on them, and who waits would wait for its whole deadline.
+    """
+    with _OPEN_LOCK:
+        connections = list(_OPEN)
+    for connection in connections:
+        connection.drop_if_moved()
 
 
 class Connection(http.client.HTTPConnection):
@@ -71,6 +90,16 @@ class Connection(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = sock
+        with _OPEN_LOCK:
+            _OPEN.add(self)
+
+    def drop_if_moved(self) -> None:
+        """From any thread: who reads gets the end of the stream."""
+        sock = self.sock
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if sock is not None and sock.getsockname()[0] != _source(sock):
+                # Not SSLSocket's own, which would let the reader go on without TLS.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
@@ -96,6 +125,16 @@ class Connection(http.client.HTTPConnection):
     ) -> http.client.HTTPResponse:
         paced: Any = _Paced(sock, self.left)
         return http.client.HTTPResponse(paced, method=method)
+
+
+def _source(sock: socket.socket) -> str:
+    """The address from which a new connection to the same peer would start; "" = no route."""
+    try:
+        with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+            probe.connect(sock.getpeername()[:2])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 class _Paced:
