@@ -13,7 +13,7 @@ from typing import Any, Optional, Protocol
 
 from vmoor.config.settings import AppRole
 from vmoor.model import entry
-from vmoor.model.health import Probe
+from vmoor.model.health import Listening, Probe
 from vmoor.model.identity import VaultToken
 from vmoor.model.proxy import UnitState
 from vmoor.model.secret import Secret
@@ -169,8 +169,8 @@ class Prober(Protocol):
         """One look that ends after `timeout` seconds, whatever the other side does."""
         ...
 
-    def listening(self) -> frozenset[int]:
-        """The TCP ports that anything on this VM listens on."""
+    def listening(self) -> Listening:
+        """What listens now. Raises LocalFault."""
         ...
 
 

@@ -189,3 +189,30 @@ def test_listening_ports_of_both_families(monkeypatch: pytest.MonkeyPatch) -> No
             assert client.getsockname()[1] not in listening
         monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", 99)
         assert {port4, port6} <= listeners.ports()
+
+
+@pytest.mark.parametrize("way", ["netlink", "/proc"])
+@pytest.mark.parametrize(
+    ("family", "address", "hidden"),
+    [
+        (socket.AF_INET, "127.0.0.1", True),
+        (socket.AF_INET, "127.1.2.3", True),
+        (socket.AF_INET, "0.0.0.0", False),
+        (socket.AF_INET6, "::1", True),
+        (socket.AF_INET6, "::ffff:127.0.0.1", True),
+        (socket.AF_INET6, "::", False),
+    ],
+)
+def test_listeners_on_loopback_only_are_told(
+    monkeypatch: pytest.MonkeyPatch, way: str, family: int, address: str, hidden: bool
+) -> None:
+    """Exactly those that no other machine can reach."""
+    if way == "/proc":
+        monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", 99)
+    with socket.socket(family) as server:
+        server.bind((address, 0))
+        server.listen()
+        port = server.getsockname()[1]
+        look = listeners.look()
+        assert port in look.ports
+        assert (port in look.hidden) is hidden

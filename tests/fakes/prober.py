@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
-from vmoor.model.health import Probe
+from vmoor.model.health import Listening, Probe
 from vmoor.model.service import HttpProbe, Polled, TcpProbe
 from vmoor.runtime.pool import Done
 
@@ -15,6 +15,7 @@ class FakeProber:
 
     def __init__(self, *ports: int) -> None:
         self.ports = set(ports)
+        self.hidden: set[int] = set()
         self.statuses: dict[tuple[int, str], int] = {}
         self.asked: list[str] = []
         self.scans = 0
@@ -41,9 +42,9 @@ class FakeProber:
             return Probe(passed=True, words="connected in 1ms")
         return Probe(passed=False, words="connection refused")
 
-    def listening(self) -> frozenset[int]:
+    def listening(self) -> Listening:
         self.scans += 1
-        return frozenset(self.ports)
+        return Listening(frozenset(self.ports), frozenset(self.hidden))
 
 
 class FakePool:

@@ -104,3 +104,23 @@ def test_a_service_that_falls_and_returns_changes_nothing_for_the_others(
     for name in PORTS:
         assert _status(fleet, client, name, "/open/door") == 200
         assert _status(fleet, client, name, "/closed") == 403
+
+
+def test_a_service_on_loopback_only_is_told(fleet: Fleet, several: Machine) -> None:
+    """The mesh would get a 503 from it: it stays out, and the words say what to change."""
+    listens = "/usr/bin/python3 -m http.server 9191 --bind 127.0.0.1"
+    several.write("/etc/systemd/system/local.service", f"[Service]\nExecStart={listens}\n")
+    several.run("systemctl", "daemon-reload")
+    several.run("systemctl", "start", "local")
+    local = {"services": {"local": {"port": 9191, "checks": [{"tcp": True}]}}}
+    harness.configure(several, local, "/etc/vmoor/conf.d/30-local.yaml")
+    several.run("systemctl", "reload", harness.AGENT)
+    several.wait(
+        lambda: "listens on loopback only (9191)" in _words(several, "local"), PATIENCE, "words"
+    )
+    assert not harness.healthy(fleet.entry(several, "local"))
+
+
+def _words(vm: Machine, service: str) -> str:
+    services = harness.document(vm).get("services", ())
+    return next((s["words"] for s in services if s["name"] == service), "")

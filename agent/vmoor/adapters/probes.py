@@ -13,7 +13,7 @@ import time
 
 from vmoor.adapters import listeners, timed
 from vmoor.errors import quoted
-from vmoor.model.health import Probe
+from vmoor.model.health import Listening, Probe
 from vmoor.model.service import HttpProbe, Polled, TcpProbe
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
@@ -48,8 +48,8 @@ class LocalProber:
             return Probe(passed=False, words=_trouble(e, timeout))
         return Probe(passed=True, words=f"connected in {_ms(began)}")
 
-    def listening(self) -> frozenset[int]:
-        return listeners.ports()
+    def listening(self) -> Listening:
+        return listeners.look()
 
 
 def _status(probe: HttpProbe, until: float) -> int:

@@ -14,7 +14,7 @@ from typing import Optional, Protocol
 from vmoor.model import flap, health
 from vmoor.model.discovered import Discovered
 from vmoor.model.flap import Flap
-from vmoor.model.health import CheckState, Probe, Verdict
+from vmoor.model.health import CheckState, Listening, Probe, Verdict
 from vmoor.model.proxy import ProxyState, UnitState
 from vmoor.model.service import Check, Service, ToldProbe, UnitProbe
 from vmoor.ports import Clock, Prober
@@ -81,14 +81,16 @@ class Health:
         self._clock = clock
         self._random = random
         self._tracks: Mapping[str, Sequence[Track]] = {}
+        self._ports_of: Mapping[str, Sequence[int]] = {}
         self._flaps: Mapping[str, Flap] = {}
-        self._listening: Optional[frozenset[int]] = None  # read at most once per pass
+        self._listening: Optional[Listening] = None  # read at most once per pass
 
     def reconcile(self) -> Settled:
         now = self._clock.now()
         self._listening = None
         services = self._discovered.get().services
         self._tracks = {s.name: self._tracked(s, now) for s in services}
+        self._ports_of = {s.name: tuple(s.ports.values()) for s in services}
         bugs = self._collect()
         again = CALM_S
         for track in (t for tracks in self._tracks.values() for t in tracks):
@@ -157,7 +159,7 @@ class Health:
         if runs and was_healthy and unit.invocation_id != track.life:
             seen = health.unit_restarted(probe)
         else:
-            seen = health.unit_probe(probe, unit, self._ports() if runs else frozenset())
+            seen = health.unit_probe(probe, unit, self._ports() if runs else Listening())
         track.state = track.state.after(seen, track.check)
         if seen.passed:
             track.life, track.deaf_since = unit.invocation_id, None
@@ -168,7 +170,7 @@ class Health:
         else:
             track.deaf_since, track.due = None, NEVER
 
-    def _ports(self) -> frozenset[int]:
+    def _ports(self) -> Listening:
         if self._listening is None:
             self._listening = self._prober.listening()
         return self._listening
@@ -178,7 +180,9 @@ class Health:
         old, proxy = self._verdicts.get(), self._proxy_state.get()
         fresh, flaps, again = {}, {}, NEVER
         for name, tracks in self._tracks.items():
-            judged = health.judge([t.state for t in tracks], proxy, old.get(name), now)
+            judged = self._reachable(
+                name, health.judge([t.state for t in tracks], proxy, old.get(name), now), old
+            )
             flaps[name], fresh[name], left = flap.damped(
                 self._flaps.get(name, Flap()), judged, old.get(name), now
             )
@@ -190,6 +194,19 @@ class Health:
             if verdict.health is not (before.health if before else health.Health.UNKNOWN):
                 _tell(name, verdict)
         return again
+
+    def _reachable(self, name: str, judged: Verdict, old: Mapping[str, Verdict]) -> Verdict:
+        """Looked at when a service would come in: its checks may go by way of loopback."""
+        was = old.get(name)
+        if judged.health is not health.Health.HEALTHY or (
+            was is not None and was.health is health.Health.HEALTHY
+        ):
+            return judged
+        hidden = health.hidden_probe(self._ports_of[name], self._ports())
+        if hidden is None:
+            return judged
+        since = was.since if was and was.health is health.Health.UNHEALTHY else judged.since
+        return Verdict(health.Health.UNHEALTHY, hidden.reason, hidden.words, since)
 
     def _words(self) -> str:
         verdicts = self._verdicts.get()

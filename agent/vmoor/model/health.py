@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -68,14 +68,41 @@ class Verdict:
     since: float = 0.0
 
 
-def unit_probe(probe: UnitProbe, unit: UnitState, listening: frozenset[int]) -> Probe:
+@dataclass(frozen=True)
+class Listening:
+    """The TCP ports that anything on this VM listens on.
+
+    `hidden`: those of them that listen on loopback addresses only. Envoy hands a request on to
+    the address that it was sent to (since Istio 1.10), so the mesh gets a 503 from these.
+    """
+
+    ports: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
+
+
+def hidden_probe(ports: Iterable[int], listening: Listening) -> Optional[Probe]:
+    """None when the mesh can reach them."""
+    hidden = sorted(listening.hidden.intersection(ports))
+    if not hidden:
+        return None
+    words = (
+        f"listens on loopback only ({', '.join(map(str, hidden))}), where the mesh cannot reach "
+        "it: bind it to 0.0.0.0"
+    )
+    return Probe(passed=False, words=words, reason="LoopbackOnly")
+
+
+def unit_probe(probe: UnitProbe, unit: UnitState, listening: Listening) -> Probe:
     """A dead unit is out at once, a live one that does not listen as well: no thresholds."""
     if unit.active not in RUNNING:
         return Probe(passed=False, words=_dead(probe.unit, unit), reason="UnitDead")
-    missing = [str(port) for port in sorted(probe.ports) if port not in listening]
+    missing = [str(port) for port in sorted(probe.ports) if port not in listening.ports]
     if missing:
         words = f"{probe.unit} runs, but nothing listens on {', '.join(missing)}"
         return Probe(passed=False, words=words, reason="NotListening")
+    hidden = hidden_probe(probe.ports, listening)
+    if hidden is not None:
+        return hidden
     ports = ", ".join(str(port) for port in sorted(probe.ports))
     return Probe(passed=True, words=f"active, listening on {ports}")
 

@@ -49,6 +49,22 @@ def test_healthy_only_once_the_port_listens() -> None:
     assert world.health() is Health.HEALTHY
 
 
+def test_what_only_loopback_reaches_stays_out() -> None:
+    """Its checks pass by way of 127.0.0.1, the mesh's requests would not: told, with the cure."""
+    world = World(WEB, API)
+    world.units.start("web.service")
+    world.prober.ports |= {8080, 9090}
+    world.prober.hidden |= {8080, 9090}
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    for name in ("web", "api"):
+        assert world.verdicts.get()[name].reason == "LoopbackOnly"
+        assert "bind it to 0.0.0.0" in world.words(name)
+    world.prober.hidden.clear()
+    world.settle(5.0)
+    assert (world.health(), world.health("api")) == (Health.HEALTHY, Health.HEALTHY)
+
+
 def test_a_port_that_closes_is_seen_at_the_period(serving: World) -> None:
     """A unit that runs on without listening is out."""
     serving.prober.ports.clear()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from vmoor.model import health
-from vmoor.model.health import CheckState, Health, Probe, Verdict
+from vmoor.model.health import CheckState, Health, Listening, Probe, Verdict
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
 from vmoor.model.service import Check, HttpProbe, UnitProbe
 
@@ -71,7 +71,7 @@ def test_what_is_wrong_with_a_unit(
     unit: UnitState, listening: set[int], reason: str, words: str
 ) -> None:
     """A unit passes only when it runs and every port of its service listens."""
-    probe = health.unit_probe(UNIT, unit, frozenset(listening))
+    probe = health.unit_probe(UNIT, unit, Listening(frozenset(listening)))
     assert (probe.passed, probe.reason, probe.words) == (False, reason, words)
 
 
@@ -79,7 +79,7 @@ def test_what_is_wrong_with_a_unit(
 def test_a_unit_that_runs_and_listens_passes(active: str) -> None:
     """Also while it reloads: its process serves on."""
     unit = UnitState("web.service", load="loaded", active=active)
-    assert health.unit_probe(UNIT, unit, frozenset((8080, 8443, 22))).passed
+    assert health.unit_probe(UNIT, unit, Listening(frozenset((8080, 8443, 22)))).passed
 
 
 @pytest.mark.parametrize(
