@@ -243,17 +243,26 @@ def test_who_says_nothing_is_let_go(exec_runner: Runner) -> None:
     assert time.monotonic() - began < keeper.REQUEST_S + 1
 
 
-def test_only_what_is_configured_runs(exec_runner: Runner, tmp_path: Path) -> None:
+def test_only_what_is_configured_runs(tmp_path: Path) -> None:
     """A command in the request is not looked at, nor a check that is none or another kind."""
     evil = ["/usr/bin/touch", str(tmp_path / "evil")]
     checks: list[Any] = [{"tcp": 1}, {"exec": ["/bin/true"]}]
-    write(exec_runner.folder, **{"10": good(services={"web": {"port": 1, "checks": checks}})})
     line = {"service": "web", "check": 1, "argv": evil, "exec": evil}
-    assert exec_runner.ask(json.dumps(line).encode() + b"\n")["code"] == 0
-    for check in (0, 2, -1):
-        words = f"services.web.checks[{check}] is no exec check"
-        assert exec_runner.look(check) == Probe(passed=False, words=words)
+    with running() as (made, _):
+        write(made.folder, **{"10": good(services={"web": {"port": 1, "checks": checks}})})
+        assert made.ask(json.dumps(line).encode() + b"\n")["code"] == 0
+        for check in (0, 2, -1):
+            words = f"services.web.checks[{check}] is no exec check"
+            assert made.look(check) == Probe(passed=False, words=words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_edit_before_the_reload_fails_no_look(exec_runner: Runner) -> None:
+    """The agent still asks for the check that was taken out, and gets what it meant."""
+    exec_runner.configure(["/bin/true"], ["/bin/echo", "second"])
+    assert exec_runner.look(1).words == "second"
+    exec_runner.configure(["/bin/true"])
+    assert exec_runner.look(1).words == "second"
 
 
 def test_a_change_of_the_files_counts_at_once(exec_runner: Runner) -> None:
@@ -263,7 +272,7 @@ def test_a_change_of_the_files_counts_at_once(exec_runner: Runner) -> None:
     write(exec_runner.folder, **{"20": "services: {web: {prot: 1}}\n"})
     try:
         assert exec_runner.look().words == "new"
-        told = exec_runner.look(1)
+        told = exec_runner.look(9)
         assert not told.passed
         assert "20.yaml:1: services.web: unknown key 'prot'" in told.words
     finally:

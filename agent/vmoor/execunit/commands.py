@@ -40,7 +40,8 @@ class Commands:
         try:
             for path in settings.paths(self._root):
                 trusted.check(str(path))
-            self._found, self._trouble = _exec_checks(self._root), ""
+            # What was taken out stays: until its reload the agent looks as before.
+            self._found, self._trouble = {**self._found, **_exec_checks(self._root)}, ""
         except (trusted.Untrusted, OSError) as e:
             self._found, self._trouble = {}, str(e)
         except Misconfigured as e:
