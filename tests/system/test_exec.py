@@ -94,7 +94,7 @@ def test_a_command_has_no_right_of_the_agents(checked: Machine) -> None:
     lines = ask(checked, 1)["output"].splitlines()
     assert lines[:2] == [RUNNER_USER, RUNNER_USER], lines
     status = dict(line.split(":\t", 1) for line in lines[2:])
-    assert {int(status[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert [int(value, 16) for key, value in status.items() if key.startswith("Cap")] == [0] * 5
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     # Each is there, or that would say nothing.
     checked.run("stat", *HIDDEN)
@@ -147,6 +147,21 @@ def test_the_socket_starts_the_next_runner(
             20, "the next runner", period=0.05,
         )  # fmt: skip
         assert ask(checked, 0)["code"] == 0
+
+
+def test_an_upgrade_fails_no_look(fleet: Fleet, client: Machine, checked: Machine) -> None:
+    """The socket stays there, and behind it is the new package's runner afterwards."""
+    socket = checked.unit_property("vmoor-exec.socket", "InvocationID")
+    before = harness.process_of(checked, RUNNER)["MainPID"]
+    checked.run("apt-get", "-qq", "install", "--reinstall", "-y", "vmoor", timeout=120)
+    assert checked.unit_property("vmoor-exec.socket", "InvocationID") == socket
+    checked.wait(
+        lambda: harness.process_of(checked, RUNNER)["MainPID"] not in ("0", before),
+        20, "the next runner", period=0.05,
+    )  # fmt: skip
+    assert ask(checked, 0)["code"] == 0
+    harness.wait_moored(checked)
+    assert fleet.in_mesh(client, checked)
 
 
 def test_the_unit_is_hardened(checked: Machine) -> None:

@@ -65,16 +65,18 @@ def _request(link: socket.socket) -> tuple[str, int]:
 def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
     """Raises OSError when it cannot be started."""
     until = time.monotonic() + timeout
+    pipe, into = os.pipe()
     process = subprocess.Popen(
         argv,
         cwd="/",
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=into,
+        stderr=into,
         start_new_session=True,
     )
-    output, timed_out = _follow(process, until)
+    os.close(into)
+    output, timed_out = _follow(process.pid, pipe, until)
     # Before it is reaped: its number can't be another group's yet.
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -88,32 +90,23 @@ def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
     }
 
 
-def _follow(process: subprocess.Popen[bytes], until: float) -> tuple[bytes, bool]:
+def _follow(pid: int, pipe: int, until: float) -> tuple[bytes, bool]:
     """Until it ends, or its time has; what it started may hold the pipe for longer."""
-    ended, pipe, kept = os.pidfd_open(process.pid), _pipe(process), b""
-    try:
-        waiting = [ended, pipe]
-        while True:
-            readable, _, _ = select.select(waiting, [], [], max(0.0, until - time.monotonic()))
-            if pipe in readable:
-                chunk = os.read(pipe, CHUNK)
-                kept += chunk[: execunit.OUTPUT_LIMIT - len(kept)]
-                if not chunk:
-                    waiting = [ended]
-            # A descendant that never stops writing must not keep us from seeing the end.
-            full = len(kept) >= execunit.OUTPUT_LIMIT
-            if ended in readable and (full or pipe not in readable):
-                return kept, False
-            if time.monotonic() >= until:
-                return kept, True
-    finally:
-        os.close(ended)
-
-
-def _pipe(process: subprocess.Popen[bytes]) -> int:
-    if process.stdout is None:
-        raise OSError("there is no pipe")
-    return process.stdout.fileno()
+    ended, kept = os.pidfd_open(pid), b""
+    waiting = [ended, pipe]
+    while True:
+        readable, _, _ = select.select(waiting, [], [], max(0.0, until - time.monotonic()))
+        if pipe in readable:
+            chunk = os.read(pipe, CHUNK)
+            kept += chunk[: execunit.OUTPUT_LIMIT - len(kept)]
+            if not chunk:
+                waiting = [ended]
+        # A descendant that never stops writing must not keep us from seeing the end.
+        full = len(kept) >= execunit.OUTPUT_LIMIT
+        if ended in readable and (full or pipe not in readable):
+            return kept, False
+        if time.monotonic() >= until:
+            return kept, True
 
 
 def _sweep() -> None:
