@@ -11,10 +11,10 @@ import socket
 import ssl
 import time
 
-from vmoor.adapters import listeners, timed
+from vmoor.adapters import execs, listeners, timed
 from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
-from vmoor.model.service import HttpProbe, Polled, TcpProbe
+from vmoor.model.service import ExecProbe, HttpProbe, Polled, TcpProbe
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
@@ -25,6 +25,8 @@ class LocalProber:
     def look(self, probe: Polled, timeout: float) -> Probe:
         if isinstance(probe, HttpProbe):
             return self.http(probe, timeout)
+        if isinstance(probe, ExecProbe):
+            return execs.look(probe, timeout)
         return self.tcp(probe, timeout)
 
     def http(self, probe: HttpProbe, timeout: float) -> Probe:

@@ -21,7 +21,7 @@ from vmoor.config.settings import (
     VaultSettings,
     VmSettings,
 )
-from vmoor.model.service import Check, HttpProbe, Service, TcpProbe, UnitProbe, Workload
+from vmoor.model.service import Check, ExecProbe, HttpProbe, Service, TcpProbe, UnitProbe, Workload
 
 Document = Mapping[str, Any]
 
@@ -105,7 +105,11 @@ def _service(name: str, given: Document) -> Service:
     ports = ports_of(given)
     unit = given.get("unit", "")
     checks = given.get("checks") or ([] if unit else [{"tcp": True}])
-    found = [check for each in checks for check in _checks(each, ports)]
+    found = [
+        check
+        for i, each in enumerate(checks)
+        for check in _checks(each, ports, ExecProbe(name, i))
+    ]
     if unit:
         # One failed look is enough: systemd's word that a unit is dead is no fluke.
         probe = UnitProbe(unit, tuple(sorted(ports.values())))
@@ -121,7 +125,7 @@ def _service(name: str, given: Document) -> Service:
     )
 
 
-def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
+def _checks(given: Document, ports: Mapping[str, int], place: ExecProbe) -> Iterator[Check]:
     """One check; for tcp without a port, one for each port of the service."""
     period, timeout = times_of(given)
     common: dict[str, Any] = {
@@ -132,6 +136,9 @@ def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
     }
     if "http" in given:
         yield _http(given["http"], ports, common)
+        return
+    if "exec" in given:
+        yield Check(f"exec {given['exec'][0]}", place, **common)
         return
     tcp = given["tcp"]
     # True is an int too.

@@ -165,6 +165,9 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
                 f"{check['timeout']} is longer than the period ({asked}); a probe must end first"
             )
             yield _finding((*at, "timeout"), words)
+    program = check.get("exec", ("/",))[0]
+    if program is not None and not program.startswith("/"):
+        yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
     http = check.get("http")
     if http is not None:
         given = (*at, "http")

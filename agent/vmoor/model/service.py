@@ -50,6 +50,14 @@ class TcpProbe:
 
 
 @dataclass(frozen=True)
+class ExecProbe:
+    """A command of the operator's, named by its place: services.NAME.checks[check]."""
+
+    service: str
+    check: int
+
+
+@dataclass(frozen=True)
 class UnitProbe:
     """The owning unit is active and every port of the service listens. Driven by events."""
 
@@ -63,7 +71,7 @@ class ToldProbe:
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
-Polled = Union[HttpProbe, TcpProbe]
+Polled = Union[HttpProbe, TcpProbe, ExecProbe]
 AnyProbe = Union[Polled, UnitProbe, ToldProbe]
 
 

@@ -32,11 +32,11 @@ def argv(
     return arguments
 
 
-def environment(found: settings.Settings, agent_gid: int) -> Mapping[str, str]:
+def environment(found: settings.Settings, spared_gids: Sequence[int]) -> Mapping[str, str]:
     """What istio-iptables reads from its environment only."""
     return {
         "ISTIO_META_DNS_CAPTURE": "true" if found.dns_capture else "false",
-        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": str(agent_gid),
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": _joined(spared_gids),
     }
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vmoor import proxyunit
+from vmoor import execunit, proxyunit
 from vmoor.proxyunit import capture, kept, local, rules, settings, trusted
 from vmoor.proxyunit.withdraw import (
     FAMILIES,
@@ -107,7 +107,8 @@ def apply(invocation_id: str) -> None:
 
 def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:
     proxy = pwd.getpwnam(proxyunit.USER)
-    agent_gid = grp.getgrnam(proxyunit.AGENT_GROUP).gr_gid
+    # Checks are never captured, whoever makes them.
+    spared = [grp.getgrnam(name).gr_gid for name in (proxyunit.AGENT_GROUP, execunit.GROUP)]
     restore("iptables", kind, rules.GUARD_RULES)
     if there(f"ip6tables-{kind}-restore"):
         try:
@@ -116,7 +117,7 @@ def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:
             tell(f"cannot set rules for IPv6: {e}")  # a kernel without it
     run(
         capture.argv(found, kind, proxy.pw_uid, proxy.pw_gid, ssh),
-        extra=capture.environment(found, agent_gid),
+        extra=capture.environment(found, spared),
     )
     if not any(rules.captured(saved(family, kind)) for family in FAMILIES):
         raise Failed(f"istio-iptables set no capture rules in {kind}")

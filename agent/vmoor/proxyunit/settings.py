@@ -39,7 +39,7 @@ class Settings:
 def load(tell: Callable[[str], object], folder: Path = FOLDER) -> Settings:
     """Raises Unusable for what makes no sense; a file that is not root's own is skipped."""
     merged: Mapping[str, Any] = {}
-    for path in _paths(folder):
+    for path in paths(folder):
         try:
             trusted.check(str(path))
         except trusted.Untrusted as e:
@@ -49,7 +49,7 @@ def load(tell: Callable[[str], object], folder: Path = FOLDER) -> Settings:
     return settle(merged)
 
 
-def _paths(folder: Path) -> list[Path]:
+def paths(folder: Path) -> list[Path]:
     """vmoor.yaml, then conf.d in byte order: what stands later wins."""
     main, drop_ins = folder / "vmoor.yaml", folder / "conf.d"
     found = drop_ins.glob("*.yaml") if drop_ins.is_dir() else ()

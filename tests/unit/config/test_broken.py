@@ -41,9 +41,9 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a key of a later version": (
         "services: {web: {checks: [{grpc: {port: 1}}]}}\n",
         [
-            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: failure_threshold, "
-            "http, initial_delay, period, success_threshold, tcp, timeout",
-            "20.yaml:1: services.web.checks[0]: needs http or tcp",
+            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: exec, "
+            "failure_threshold, http, initial_delay, period, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: needs http, tcp or exec",
         ],
     ),
     "port 0": (
@@ -112,6 +112,23 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "write 5s"
         ],
     ),
+    "exec of a relative path": (
+        "services: {web: {checks: [{exec: [check-web, -q]}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].exec[0]: 'check-web' is not the absolute path of a program"
+        ],
+    ),
+    "exec of a line, of nothing, of a number": (
+        "services: {web: {checks: [{exec: /bin/a -q}, {exec: []}, {exec: [/bin/a, 1]}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].exec: '/bin/a -q' is not a list such as "
+            "[/usr/local/bin/check-web, --quick], of at most 64",
+            "20.yaml:1: services.web.checks[1].exec: is empty: give it a list such as "
+            "[/usr/local/bin/check-web, --quick], of at most 64",
+            "20.yaml:1: services.web.checks[2].exec[1]: 1 is a number, not a program's argument: "
+            'write it in quotes, "1"',
+        ],
+    ),
     "timeout longer than the period": (
         "services:\n  web:\n    checks:\n    - http: /\n      period: 1s\n      timeout: 2s\n",
         [
@@ -137,7 +154,7 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a check of nothing, and of two things": (
         "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
         [
-            "20.yaml:4: services.web.checks[0]: needs http or tcp",
+            "20.yaml:4: services.web.checks[0]: needs http, tcp or exec",
             "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
         ],
     ),

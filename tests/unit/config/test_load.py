@@ -14,7 +14,7 @@ from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
 from vmoor.config.settings import AppRole, Interception, MeshSource
-from vmoor.model.service import Check, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import Check, ExecProbe, HttpProbe, TcpProbe, UnitProbe
 
 from tests.unit.config.folders import GOOD, facts, good, told, write
 
@@ -88,6 +88,17 @@ def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:
     text = good(services={"db": {"ports": {"sql": 3306, "admin": 81}}})
     (db,) = load(write(tmp_path, **{"10": text})).settings.services
     assert [check.name for check in db.checks] == ["tcp 81", "tcp 3306"]
+
+
+def test_an_exec_check_is_known_by_its_place(tmp_path: Path) -> None:
+    """Its number is that in the list of the files, whatever the other checks become."""
+    checks = [{"tcp": True}, {"exec": ["/bin/a", "b"], "timeout": "3s"}]
+    text = good(
+        services={"db": {"ports": {"x": 1, "y": 2}, "unit": "d.service", "checks": checks}}
+    )
+    (db,) = load(write(tmp_path, **{"10": text})).settings.services
+    assert db.checks[-1] == Check("exec /bin/a", ExecProbe("db", 1), timeout=3.0)
+    assert len(db.checks) == 4
 
 
 def test_inline_facts(tmp_path: Path) -> None:

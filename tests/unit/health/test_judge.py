@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from vmoor.model import health
 from vmoor.model.health import CheckState, Health, Listening, Probe, Verdict
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, HttpProbe, UnitProbe
+from vmoor.model.service import Check, HttpProbe, Polled, UnitProbe
 
 LIVE = ProxyState(live=True, words="live")
 DOWN = ProxyState(live=False, words="failed: exit-code")
@@ -40,6 +42,11 @@ def test_thresholds(probes: list[Probe], expected: Health, words: str) -> None:
     """One good look is enough at first; bad ones count only in a row, from the first on."""
     state = after(*probes)
     assert (state.health, state.words) == (expected, words)
+
+
+def test_every_kind_that_is_polled_has_thresholds() -> None:
+    """One look may be wrong, whatever it looks at."""
+    assert set(health.POLLED) == set(get_args(Polled))
 
 
 def test_a_unit_check_knows_no_thresholds() -> None:

@@ -70,11 +70,11 @@ def test_exclusions_of_the_configuration_add_to_it() -> None:
     assert (_option(argv, "-m"), argv[-3]) == ("REDIRECT", "legacy")
 
 
-def test_the_agents_group_is_not_captured() -> None:
+def test_the_groups_of_agent_and_checks_are_not_captured() -> None:
     """Or a dead Envoy would keep the agent from Vault and the API server."""
-    assert capture.environment(Settings(dns_capture=False), 995) == {
+    assert capture.environment(Settings(dns_capture=False), [995, 994]) == {
         "ISTIO_META_DNS_CAPTURE": "false",
-        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "995",
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "995,994",
     }
 
 

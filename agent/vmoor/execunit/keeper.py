@@ -1,0 +1,124 @@
+"""One look: a process of its own that runs a command, answers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vmoor import execunit
+from vmoor.errors import quoted
+from vmoor.execunit.commands import Commands, Unknown
+
+REQUEST_S = 2.0
+ANSWER_S = 1.0
+KILLED_S = 0.5  # until then a killed process is gone; one that waits for a disk may be not
+KILLED_LOOK_S = 0.005
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+CHUNK = 64 << 10
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
+
+
+def serve(link: socket.socket, commands: Commands) -> None:
+    """Answer one request. Raises OSError when whoever asked is gone."""
+    # What loses its parent becomes a child of this process, so that it can be found.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        command = commands.get(*_request(link))
+        answer = run(command.argv, command.timeout)
+    except (Unknown, ValueError, RecursionError, OSError) as e:
+        answer = {"error": quoted(e)}
+    finally:
+        _sweep()
+    link.settimeout(ANSWER_S)
+    link.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _request(link: socket.socket) -> tuple[str, int]:
+    """Raises ValueError for what is none, OSError when it does not come in time."""
+    until, line = time.monotonic() + REQUEST_S, b""
+    while not line.endswith(b"\n"):
+        link.settimeout(max(0.001, until - time.monotonic()))
+        piece = link.recv(execunit.REQUEST_LIMIT - len(line))
+        if not piece:
+            raise ValueError("the request is not one line of at most 4 KiB")
+        line += piece
+    asked = json.loads(line)
+    service, check = (asked.get("service"), asked.get("check")) if type(asked) is dict else (0, 0)
+    if type(service) is not str or type(check) is not int:
+        raise ValueError('the request is not {"service": NAME, "check": INDEX}')
+    return service, check
+
+
+def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
+    """Raises OSError when it cannot be started."""
+    until = time.monotonic() + timeout
+    pipe, into = os.pipe()
+    process = subprocess.Popen(
+        argv,
+        cwd="/",
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=into,
+        stderr=into,
+        start_new_session=True,
+    )
+    os.close(into)
+    output, timed_out = _follow(process.pid, pipe, until)
+    # Before it is reaped: its number can't be another group's yet.
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILLED_S)
+    code = -signal.SIGKILL if process.returncode is None else process.returncode
+    return {
+        "code": code if code >= 0 else 128 - code,
+        "timed_out": timed_out,
+        "output": output.decode("utf-8", "replace"),
+    }
+
+
+def _follow(pid: int, pipe: int, until: float) -> tuple[bytes, bool]:
+    """Until it ends, or its time has; what it started may hold the pipe for longer."""
+    ended, kept = os.pidfd_open(pid), b""
+    waiting = [ended, pipe]
+    while True:
+        readable, _, _ = select.select(waiting, [], [], max(0.0, until - time.monotonic()))
+        if pipe in readable:
+            chunk = os.read(pipe, CHUNK)
+            kept += chunk[: execunit.OUTPUT_LIMIT - len(kept)]
+            if not chunk:
+                waiting = [ended]
+        # A descendant that never stops writing must not keep us from seeing the end.
+        full = len(kept) >= execunit.OUTPUT_LIMIT
+        if ended in readable and (full or pipe not in readable):
+            return kept, False
+        if time.monotonic() >= until:
+            return kept, True
+
+
+def _sweep() -> None:
+    """Kill all that is left. Those that a killed one had started become our children in turn."""
+    until = time.monotonic() + KILLED_S
+    while time.monotonic() < until:
+        for task in Path("/proc/self/task").iterdir():
+            for pid in (task / "children").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(KILLED_LOOK_S)
