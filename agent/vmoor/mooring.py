@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children
+from vmoor.adapters import children, listeners, markers
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import LocalProber
@@ -25,6 +25,7 @@ from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
+from vmoor.controllers.sources import Cells, Outside, Sources
 from vmoor.model import lease
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 SELF = "vmoor.service"
 PROBERS = 8
 LAST_BEAT_S = 2.0
+UNSEEN = ("observer", "sources")  # no steps of their own: others tell what they saw
 
 
 class Mooring:
@@ -52,6 +54,7 @@ class Mooring:
         self._machine = machine
         self._units = SystemdUnits()
         self._observed = Cell(Observed())
+        self._found = Cells()
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -65,6 +68,7 @@ class Mooring:
         self._registration = self._make_registration(shared)
         self.loops = (
             self._loop("identity", self._identity.reconcile),
+            self._loop("sources", self._make_sources().reconcile),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -74,7 +78,7 @@ class Mooring:
         )
         self.pumps = (Pump("systemd", self._units.run),)
         self._connect()
-        parts.show(*(loop for loop in self.loops if loop.name != "observer"))
+        parts.show(*(loop for loop in self.loops if loop.name not in UNSEEN))
 
     def is_leave(self) -> bool:
         """Whether this SIGTERM ends the VM's membership: a stop, or the machine goes down.
@@ -140,13 +144,32 @@ class Mooring:
             clock=parts.clock, random=random.random,
         )  # fmt: skip
 
+    def _make_sources(self) -> Sources:
+        return Sources(
+            settings=self._parts.settings,
+            states=self._units.states,
+            reloads=self._units.reloads,
+            cells=self._found,
+            outside=Outside(
+                markers=markers.read,
+                listening=listeners.ports,
+                stamp=children.file_stamp,
+                read=children.read_services,
+            ),
+            clock=self._parts.clock,
+        )
+
     def _make_discovery(self) -> Discovery:
         parts = self._parts
         return Discovery(
             settings=parts.settings,
             credentials=parts.credentials,
             discovered=parts.discovered,
-            sources={},
+            sources={  # the configuration, then these: who comes first has the name
+                "systemd": self._found.systemd,
+                "file": self._found.file,
+                "sockets": self._found.sockets,
+            },
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
         )
@@ -199,4 +222,7 @@ class Mooring:
         parts.verdicts.rings(bell["registration"])
         parts.lock.rings(bell["registration"])
         self._observed.rings(bell["registration"])
-        self._units.states.rings(bell["proxy"], bell["health"])
+        self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
+        self._units.reloads.rings(bell["sources"])
+        for found in (self._found.systemd, self._found.file, self._found.sockets):
+            found.rings(bell["discovery"])
