@@ -120,7 +120,9 @@ class Sources:
         units = tuple(sorted({s.unit for s in self._marked}))
         alive = {u for u in units if u in states and states[u].active != "inactive"}
         patient = self._clock.now() < self._patient_until
-        ready = all(unit in states for unit in units) or not patient
+        # A unit that came later is waited for by nobody: its services are new.
+        was_ready = self._cells.systemd.get().ready
+        ready = was_ready or not patient or all(unit in states for unit in units)
         services = tuple(s for s in self._marked if s.unit in alive)
         return Found(services, problems=self._problems, units=units, ready=ready)
 
