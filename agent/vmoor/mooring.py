@@ -153,6 +153,7 @@ class Mooring:
             outside=Outside(
                 markers=markers.read,
                 listening=listeners.ports,
+                reachable=lambda: listeners.ports(local=False),
                 stamp=children.file_stamp,
                 read=children.read_services,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -189,3 +190,22 @@ def test_listening_ports_of_both_families(monkeypatch: pytest.MonkeyPatch) -> No
             assert client.getsockname()[1] not in listening
         monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", 99)
         assert {port4, port6} <= listeners.ports()
+
+
+@pytest.mark.parametrize("number", [listeners._NETLINK_SOCK_DIAG, 99])
+def test_listeners_on_loopback_are_told_apart(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By address of either family, from the kernel's answer and from /proc."""
+    monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", number)
+    with contextlib.ExitStack() as stack:
+
+        def listen(host: str, family: int) -> int:
+            made = stack.enter_context(socket.create_server((host, 0), family=family))
+            port: int = made.getsockname()[1]
+            return port
+
+        local = {listen("127.0.0.2", socket.AF_INET), listen("::1", socket.AF_INET6)}
+        others = {listen("0.0.0.0", socket.AF_INET), listen("::", socket.AF_INET6)}
+        assert local | others <= listeners.ports()
+        assert (local | others) & listeners.ports(local=False) == others

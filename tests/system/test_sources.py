@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -45,10 +46,15 @@ def mesh(fleet: Fleet, web: Machine) -> Iterator[Machine]:
     web.run("systemctl", "reload", AGENT)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _unharmed(mesh: Machine) -> Iterator[None]:
     with harness.unharmed(mesh):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _clean(mesh: Machine) -> Iterator[None]:
+    yield
     mesh.sh("systemctl stop 'listener-*'; systemctl reset-failed")
     mesh.write(FILE, '{"services": {}}')
     mesh.wait(lambda: _listed(mesh) == {"web"}, TIMEOUT, "its one service")
@@ -80,6 +86,7 @@ def _listed(vm: Machine) -> set[str]:
     return {service["name"] for service in harness.document(vm).get("services", ())}
 
 
+@pytest.mark.usefixtures("_unharmed")
 def test_a_marked_unit_is_a_service_while_it_runs(
     fleet: Fleet, client: Machine, mesh: Machine
 ) -> None:
@@ -106,6 +113,28 @@ def test_a_marked_unit_is_a_service_while_it_runs(
     assert "unit-app" not in _listed(mesh)
 
 
+def test_nothing_leaves_because_nobody_has_looked_yet(
+    fleet: Fleet, client: Machine, mesh: Machine
+) -> None:
+    """A restart of the agent keeps every source's services: the same entries, always healthy."""
+    mesh.run("systemctl", "start", NAME)
+    _listen(mesh, PORTS["socket-app"], PORTS["file-app"])
+    mesh.write(FILE, json.dumps({"services": {"file-app": {"port": PORTS["file-app"]}}}))
+    for name, port in PORTS.items():
+        _until(fleet, client, mesh, name, port)
+    before = {name: harness.uid(fleet.entry(mesh, name)) for name in PORTS}
+    began = time.time()
+    mesh.run("systemctl", "restart", AGENT)
+    harness.wait_moored(mesh)
+    harness.beats(fleet, mesh)
+    assert {name: harness.uid(fleet.entry(mesh, name)) for name in PORTS} == before
+    for name, port in PORTS.items():
+        assert _ports(fleet, client, mesh, name) == {port}
+    assert "out of the mesh" not in harness.journal_since(mesh, began)
+    mesh.run("systemctl", "stop", NAME)
+
+
+@pytest.mark.usefixtures("_unharmed")
 def test_an_allowed_port_is_a_service_while_something_listens(
     fleet: Fleet, client: Machine, mesh: Machine
 ) -> None:
@@ -119,6 +148,7 @@ def test_an_allowed_port_is_a_service_while_something_listens(
     mesh.wait(lambda: fleet.entry(mesh, "socket-app") is None, TIMEOUT, "the entry to go")
 
 
+@pytest.mark.usefixtures("_unharmed")
 def test_a_file_is_followed_and_its_last_good_content_kept(
     fleet: Fleet, client: Machine, mesh: Machine
 ) -> None:

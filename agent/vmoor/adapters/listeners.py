@@ -7,9 +7,11 @@ left for kernels that have no tcp_diag and may load none.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vmoor.errors import LocalFault
@@ -27,17 +29,22 @@ _ASK = struct.Struct("=BBBxI48x")  # family, protocol, extensions, states, any s
 _PORT = struct.Struct(">H")  # of struct inet_diag_msg, after four bytes
 
 
-def ports() -> frozenset[int]:
-    """Raises LocalFault."""
+def ports(*, local: bool = True) -> frozenset[int]:
+    """Without `local`, a listener on a loopback address does not count. Raises LocalFault."""
+    return frozenset(
+        port for address, port in _all() if local or not ipaddress.ip_address(address).is_loopback
+    )
+
+
+def _all() -> Sequence[tuple[bytes, int]]:
     try:
-        return frozenset(
-            port for family in (socket.AF_INET, socket.AF_INET6) for port in _asked(family)
-        )
+        return [each for family in (socket.AF_INET, socket.AF_INET6) for each in _asked(family)]
     except OSError:
-        return frozenset(port for table in TABLES for port in _read(Path(table)))
+        return [each for table in TABLES for each in _read(Path(table))]
 
 
-def _asked(family: int) -> Iterator[int]:
+def _asked(family: int) -> Iterator[tuple[bytes, int]]:
+    width = 4 if family == socket.AF_INET else 16
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(TIMEOUT_S)
         ask = _ASK.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN)
@@ -52,11 +59,14 @@ def _asked(family: int) -> Iterator[int]:
                 if kind == _ERROR:
                     (number,) = struct.unpack_from("=i", told, at + _HEADER.size)
                     raise OSError(-number, "sock_diag")
-                yield _PORT.unpack_from(told, at + _HEADER.size + 4)[0]
+                # Both ports stand before the address.
+                start = at + _HEADER.size + 8
+                address = told[start : start + width]
+                yield address, _PORT.unpack_from(told, at + _HEADER.size + 4)[0]
                 at += (length + 3) & ~3
 
 
-def _read(table: Path) -> Iterator[int]:
+def _read(table: Path) -> Iterator[tuple[bytes, int]]:
     try:
         lines = table.read_text(encoding="ascii").splitlines()[1:]
     except FileNotFoundError:
@@ -66,4 +76,6 @@ def _read(table: Path) -> Iterator[int]:
     for line in lines:
         _, local, _, state = line.split(None, 4)[:4]
         if int(state, 16) == _TCP_LISTEN:
-            yield int(local.rpartition(":")[2], 16)
+            host, _, port = local.partition(":")
+            words = (int(host[i : i + 8], 16) for i in range(0, len(host), 8))
+            yield b"".join(word.to_bytes(4, sys.byteorder) for word in words), int(port, 16)

@@ -43,6 +43,7 @@ class Outside:
 
     markers: Callable[[], Mapping[str, Sequence[marker.Text]]]
     listening: Callable[[], frozenset[int]]
+    reachable: Callable[[], frozenset[int]]  # the same without loopback
     stamp: Callable[[str], object]  # differs when the file may have changed
     read: Callable[[str], Read]
 
@@ -87,13 +88,15 @@ class Sources:
             return Settled("waiting for the configuration", CALM_S, waiting=True)
         sources = settings.sources
         units, file, sockets = sources.systemd, sources.file, sources.sockets
-        cells = self._cells
+        cells, mode = self._cells, settings.interception.mode
         if file is None:
             self._file = None
         soon = (
             self._look(cells.systemd, None if units is None else lambda: self._units(units)),
             self._look(cells.file, None if file is None else lambda: self._read(file)),
-            self._look(cells.sockets, None if sockets is None else lambda: self._ports(sockets)),
+            self._look(
+                cells.sockets, None if sockets is None else lambda: self._ports(sockets, mode)
+            ),
         )
         return Settled("looked", min(soon))
 
@@ -155,9 +158,17 @@ class Sources:
             services = build.services_from(read.document, "file")
         return Found(services, problems=read.problems)
 
-    def _ports(self, allowed: tuple[Service, ...]) -> Found:
+    def _ports(self, allowed: tuple[Service, ...], mode: str) -> Found:
         """One look may fall between two lives of a listener, so it takes two to leave."""
         now = self._outside.listening()
         there, self._heard = now | self._heard, now
         services = tuple(s for s in allowed if there.issuperset(s.ports.values()))
-        return Found(services)
+        # Captured traffic is delivered to 127.0.0.1, and nothing else is.
+        deaf = now - self._outside.reachable() if mode == "none" else frozenset()
+        problems = tuple(
+            f"{s.name} listens on loopback only, which interception none leaves unreachable: "
+            "let it listen on the VM's address"
+            for s in services
+            if deaf.intersection(s.ports.values())
+        )
+        return Found(services, problems=problems)

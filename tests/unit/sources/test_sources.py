@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
 from vmoor.adapters.children import Read
 from vmoor.config import build
 from vmoor.config.marker import Text
-from vmoor.config.settings import Settings, Sources
+from vmoor.config.settings import Interception, Settings, Sources
 from vmoor.controllers import sources
 from vmoor.errors import LocalFault
 from vmoor.model.discovered import Found
@@ -45,6 +46,7 @@ class World:
         self.files: dict[str, Sequence[Text]] = {WEB: MARK}
         self.scans = 0
         self.ports: set[int] = set()
+        self.local: set[int] = set()  # of these, on loopback
         self.stamp = 1
         self.answer = Read({"services": {"api": {"port": 90}}})
         self.fault: Optional[LocalFault] = None
@@ -55,7 +57,11 @@ class World:
             reloads=self.reloads,
             cells=self.cells,
             outside=sources.Outside(
-                self._markers, lambda: frozenset(self.ports), lambda _: self.stamp, self._read
+                self._markers,
+                lambda: frozenset(self.ports),
+                lambda: frozenset(self.ports - self.local),
+                lambda _: self.stamp,
+                self._read,
             ),
             clock=self.clock,
         )
@@ -172,6 +178,20 @@ def test_a_port_is_a_service_while_something_listens() -> None:
     assert names(world.cells.sockets) == ["web", "api"]
     world.look()
     assert names(world.cells.sockets) == ["api"]
+
+
+def test_a_local_listener_counts_where_traffic_is_captured() -> None:
+    """It is delivered to 127.0.0.1; without capture it cannot be, which is told."""
+    world = World(sockets={"allow": {"8080": "web", "9090": "api"}})
+    world.ports, world.local = {8080, 9090}, {8080}
+    world.look()
+    assert world.cells.sockets.get().problems == ()
+    settings = configured({"sockets": {"allow": {"8080": "web", "9090": "api"}}})
+    world.settings.set(replace(settings, interception=Interception(mode="none")))
+    world.look()
+    assert names(world.cells.sockets) == ["web", "api"]
+    (words,) = world.cells.sockets.get().problems
+    assert words.startswith("web listens on loopback only")
 
 
 def test_a_file_is_read_when_it_changed() -> None:
