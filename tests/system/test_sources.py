@@ -104,13 +104,13 @@ def test_a_marked_unit_is_a_service_while_it_runs(
     assert entry["metadata"]["labels"]["tier"] == "front"
     mesh.run("systemctl", "kill", "-s", "KILL", NAME)
     _until(fleet, client, mesh, "unit-app")
-    assert "unit-app" in _listed(mesh)
+    mesh.wait(lambda: "unit-app" in _listed(mesh), TIMEOUT, "the service")
     mesh.run("systemctl", "restart", NAME)
     _until(fleet, client, mesh, "unit-app", port)
     mesh.run("systemctl", "stop", NAME)
     _until(fleet, client, mesh, "unit-app")
     mesh.wait(lambda: fleet.entry(mesh, "unit-app") is None, TIMEOUT, "the entry to go")
-    assert "unit-app" not in _listed(mesh)
+    mesh.wait(lambda: _listed(mesh) == {"web"}, TIMEOUT, "its one service")
 
 
 def test_nothing_leaves_because_nobody_has_looked_yet(
@@ -130,7 +130,9 @@ def test_nothing_leaves_because_nobody_has_looked_yet(
     assert {name: harness.uid(fleet.entry(mesh, name)) for name in PORTS} == before
     for name, port in PORTS.items():
         assert _ports(fleet, client, mesh, name) == {port}
-    assert "out of the mesh" not in harness.journal_since(mesh, began)
+    said = harness.journal_since(mesh, began)
+    assert "out of the mesh" not in said
+    assert "Not moored" not in said
     mesh.run("systemctl", "stop", NAME)
 
 
@@ -142,7 +144,7 @@ def test_an_allowed_port_is_a_service_while_something_listens(
     port = PORTS["socket-app"]
     _listen(mesh, OTHER_PORT, port)
     _until(fleet, client, mesh, "socket-app", port)
-    assert _listed(mesh) == {"web", "socket-app"}
+    mesh.wait(lambda: _listed(mesh) == {"web", "socket-app"}, TIMEOUT, "the services")
     mesh.run("systemctl", "stop", f"listener-{port}")
     _until(fleet, client, mesh, "socket-app")
     mesh.wait(lambda: fleet.entry(mesh, "socket-app") is None, TIMEOUT, "the entry to go")
