@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children, timed
+from vmoor.adapters import children, listeners, markers, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
@@ -27,6 +27,7 @@ from vmoor.controllers.lookout import Lookout
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
+from vmoor.controllers.sources import Cells, Outside, Sources
 from vmoor.model import lease
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
@@ -42,7 +43,7 @@ from vmoor.runtime.supervisor import Pump
 log = logging.getLogger(__name__)
 
 SELF = "vmoor.service"
-UNSHOWN = ("observer", "lookout")  # they help others, whose own outcomes tell what matters
+UNSHOWN = ("observer", "sources", "lookout")  # no steps of their own: others tell what they saw
 PROBERS = 8
 LAST_BEAT_S = 2.0
 
@@ -55,6 +56,7 @@ class Mooring:
         self._machine = machine
         self._units = SystemdUnits()
         self._observed = Cell(Observed())
+        self._found = Cells()
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -68,6 +70,7 @@ class Mooring:
         self._registration = self._make_registration(shared)
         self.loops = (
             self._loop("identity", self._identity.reconcile),
+            self._loop("sources", self._make_sources().reconcile),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -149,13 +152,32 @@ class Mooring:
             clock=parts.clock, random=random.random,
         )  # fmt: skip
 
+    def _make_sources(self) -> Sources:
+        return Sources(
+            settings=self._parts.settings,
+            states=self._units.states,
+            reloads=self._units.reloads,
+            cells=self._found,
+            outside=Outside(
+                markers=markers.read,
+                listening=listeners.ports,
+                stamp=children.file_stamp,
+                read=children.read_services,
+            ),
+            clock=self._parts.clock,
+        )
+
     def _make_discovery(self) -> Discovery:
         parts = self._parts
         return Discovery(
             settings=parts.settings,
             credentials=parts.credentials,
             discovered=parts.discovered,
-            sources={},
+            sources={  # the configuration, then these: who comes first has the name
+                "systemd": self._found.systemd,
+                "file": self._found.file,
+                "sockets": self._found.sockets,
+            },
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
         )
@@ -217,4 +239,7 @@ class Mooring:
         parts.lock.rings(bell["registration"])
         self._observed.rings(bell["registration"])
         parts.registered.rings(bell["lookout"])
-        self._units.states.rings(bell["proxy"], bell["health"])
+        self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
+        self._units.reloads.rings(bell["sources"])
+        for found in (self._found.systemd, self._found.file, self._found.sockets):
+            found.rings(bell["discovery"])

@@ -8,6 +8,7 @@ nothing about a key is said in two places.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -114,7 +115,8 @@ def entry(root: Any, key: Any, *, required: bool) -> str:
 
 def kind(root: Any, key: Any) -> str:
     if "$ref" in key:
-        key = root["$defs"][key["$ref"].rsplit("/", 1)[-1]]
+        path = key["$ref"].split("/")[1:]
+        return kind(root, functools.reduce(lambda at, part: at[part], path, root))
     if "anyOf" in key:
         return " or ".join(kind(root, branch) for branch in key["anyOf"])
     if "const" in key or "enum" in key:

@@ -13,7 +13,9 @@ from typing import Protocol, Union
 
 import pytest
 import vmoor
+from vmoor.adapters import markers
 from vmoor.adapters.units import SystemdUnits
+from vmoor.config import marker
 from vmoor.errors import LocalFault
 from vmoor.model.proxy import UnitState
 from vmoor.runtime.bell import Bell
@@ -263,3 +265,27 @@ def test_without_privilege_it_reads_and_may_not_start(real: Real) -> None:
     shutil.copytree(Path(vmoor.__file__).parent, agent)
     told = real.vm.run("env", "PYTHONPATH=/srv/agent", "python3", "-c", NOBODY, user="nobody")
     assert told.stdout.startswith("cannot start web.service: polkit does not allow it | ")
+
+
+def test_a_marker_is_nothing_to_systemd(real: Real) -> None:
+    """A reload is told, the name with its escape is the manager's own, and nobody warns."""
+    name, reloads = "marked\\x2dapp@a.service", Bell()
+    folder = f"/proc/{real.vm.pid1}/root/run/systemd/system"
+    until(real, WEB, lambda _: real.units.reloads.get() > 0)
+    seen = real.units.reloads.get()
+    real.units.reloads.rings(reloads)
+    real.vm.write("/run/systemd/system/marked\\x2dapp@.service", UNITS[WEB])
+    real.vm.run("mkdir", "-p", f"/run/systemd/system/{name}.d")
+    real.vm.write(
+        f"/run/systemd/system/{name}.d/vmoor.conf", "[Service]\nX-Vmoor-Service=web port=80\n"
+    )
+    real.vm.run("systemctl", "daemon-reload")
+    assert reloads.wait(5)
+    assert real.units.reloads.get() > seen
+    found, problems = marker.services(name, markers.read([folder])[name])
+    assert (found[0].unit, problems) == (name, ())
+    real.units.watch([name])
+    real.units.start(name)
+    assert until(real, name, active).load == "loaded"
+    real.vm.run("systemctl", "stop", name)
+    assert "X-Vmoor" not in real.vm.journal()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmoor.ports import Files  # 30 ms that the first child need not wait for
 
 _LOAD, _RENDER = "vmoor.config.load", "vmoor.adapters.templates"
+_SERVICES = "vmoor.config.services"
 NAMES = ("proxy.env", "mesh.yaml")
 # A template in /etc/vmoor/templates replaces the shipped one of the same name.
 FOLDERS = ("/etc/vmoor/templates", "/usr/share/vmoor/templates")
@@ -57,15 +58,33 @@ class Reader:
         early, self._early = self._early, None
         valid = early is not None and early[0] == stamp(self._root)
         child = early[1] if early and valid else self._child()
-        answer = _answer(_LOAD, child, "", ok=(0, EXIT_CONFIG))
-        return Read(
-            document=answer.get("document", {}),
-            problems=tuple(answer.get("problems", ())),
-            none=bool(answer.get("none")),
-        )
+        return _read(_LOAD, child)
 
     def _child(self) -> run.Running:
         return _child(_LOAD, self._root)
+
+
+def file_stamp(path: str) -> object:
+    """Differs when the file was written, replaced or removed."""
+    try:
+        seen = Path(path).stat()
+    except OSError as e:
+        return e.errno
+    return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino
+
+
+def read_services(path: str) -> Read:
+    """Validates a file of services. Raises LocalFault."""
+    return _read(_SERVICES, _child(_SERVICES, path))
+
+
+def _read(module: str, child: run.Running) -> Read:
+    answer = _answer(module, child, "", ok=(0, EXIT_CONFIG))
+    return Read(
+        document=answer.get("document", {}),
+        problems=tuple(answer.get("problems", ())),
+        none=bool(answer.get("none")),
+    )
 
 
 def stamp(root: str) -> str:

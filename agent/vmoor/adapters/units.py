@@ -62,6 +62,8 @@ class SystemdUnits:
 
     def __init__(self, path: str = SOCKET) -> None:
         self.states: Cell[Mapping[str, UnitState]] = Cell({})
+        # Counts connections and ended reloads: unit files may have changed.
+        self.reloads: Cell[int] = Cell(0)
         self._path = path
         self._names: Sequence[str] = ()
         self._followed = False
@@ -135,7 +137,7 @@ class SystemdUnits:
         """Until `stop`, or what ended it."""
         self._followed = False
         try:
-            follower = _Follower(self._path, self.states)
+            follower = _Follower(self._path, self.states, self.reloads)
             with closing(follower.bus):
                 follower.subscribe()
                 while not stop.is_set():
@@ -151,8 +153,11 @@ class SystemdUnits:
 class _Follower:
     """One connection's subscription. Signals carry the new values: no question is needed."""
 
-    def __init__(self, path: str, states: Cell[Mapping[str, UnitState]]) -> None:
+    def __init__(
+        self, path: str, states: Cell[Mapping[str, UnitState]], reloads: Cell[int]
+    ) -> None:
         self._states = states
+        self._reloads = reloads
         self._paths: dict[str, str] = {}
         self._stale: set[str] = set()
         self.bus = Bus(path, self._on_signal)
@@ -160,6 +165,7 @@ class _Follower:
     def subscribe(self) -> None:
         self.bus.match(_rule(_MANAGER.object_path, _MANAGER.interface, "Reloading"))
         self.bus.call(_MANAGER, "Subscribe")
+        self._reloads.set(self._reloads.get() + 1)
 
     def only(self, names: Sequence[str]) -> None:
         """Follow exactly these, and read anew what signals alone can't tell.
@@ -200,6 +206,7 @@ class _Follower:
         if member == "Reloading":
             if not message.body[0]:  # done: a unit may have come, gone, or be another one
                 self._stale.update(name for name, p in self._paths.items() if p)
+                self._reloads.set(self._reloads.get() + 1)
         elif member == "PropertiesChanged":
             changed = {name: value for name, (_, value) in message.body[1].items()}
             for name in [n for n, p in self._paths.items() if p == path]:

@@ -18,6 +18,7 @@ from vmoor.config.settings import (
     MeshSource,
     ProxySettings,
     Settings,
+    Sources,
     VaultSettings,
     VmSettings,
 )
@@ -28,6 +29,8 @@ Document = Mapping[str, Any]
 PERIOD_S = 5.0
 TIMEOUT_S = 1.0
 DEFAULT_PORT_NAME = "http"
+# Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
+PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
 
 
 def settings_from(document: Document) -> Settings:
@@ -36,12 +39,18 @@ def settings_from(document: Document) -> Settings:
         vault=_vault(document["vault"]),
         mesh=_mesh(document["mesh"]),
         workload=Workload(**document["workload"]),
-        services=tuple(_service(n, s) for n, s in sorted(document.get("services", {}).items())),
+        services=services_from(document),
         vm=VmSettings(**document.get("vm", {})),
         proxy=ProxySettings(**document.get("proxy", {})),
         interception=_interception(document.get("interception", {})),
         log_level=document.get("log", {}).get("level", "info"),
+        sources=_sources(document.get("sources", {})),
     )
+
+
+def services_from(document: Document, source: str = "static") -> tuple[Service, ...]:
+    found = sorted(document.get("services", {}).items())
+    return tuple(service(name, given, source) for name, given in found)
 
 
 def ports_of(service: Document) -> Mapping[str, int]:
@@ -96,12 +105,30 @@ def _mesh(mesh: Any) -> MeshSource:
     return MeshSource(inline=facts_from(mesh, "mesh"), **overrides)
 
 
+def allowed(port: str, given: Any) -> tuple[str, Document]:
+    """Name and keys of the service that a port of sources.sockets.allow is."""
+    keys = {"name": given} if isinstance(given, str) else dict(given)
+    return keys.pop("name", ""), {**keys, "port": int(port)}
+
+
+def _sources(given: Document) -> Sources:
+    systemd, sockets, file = (given.get(key) for key in ("systemd", "sockets", "file"))
+    allow = sorted((sockets or {}).get("allow", {}).items())
+    return Sources(
+        systemd=None if systemd is None else tuple(systemd.get("units", ("*.service",))),
+        file=None if file is None else file["path"],
+        sockets=None
+        if sockets is None
+        else tuple(service(*allowed(port, keys), "sockets") for port, keys in allow),
+    )
+
+
 def _interception(given: Document) -> Interception:
     # `exclude` is for root's hook, which reads the files itself.
     return Interception(**{key: value for key, value in given.items() if key != "exclude"})
 
 
-def _service(name: str, given: Document) -> Service:
+def service(name: str, given: Document, source: str = "static") -> Service:
     ports = ports_of(given)
     unit = given.get("unit", "")
     checks = given.get("checks") or ([] if unit else [{"tcp": True}])
@@ -122,6 +149,7 @@ def _service(name: str, given: Document) -> Service:
         labels=given.get("labels", {}),
         weight=given.get("weight"),
         unit=unit,
+        source=source,
     )
 
 

@@ -15,9 +15,8 @@ from vmoor.config import build, facts, labels
 from vmoor.config.problems import Finding, Where, about, listed, shown
 from vmoor.model.machine import GENERIC_NAMES
 
+HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
-# Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
-PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
 
 
 def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -29,11 +28,8 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     services = document.get("services", {})
     yield from _ports(services)
     for name, service in services.items():
-        yield from _labels(("services", name, "labels"), service)
-        ports = build.ports_of(service)
-        for i, check in enumerate(service.get("checks", ())):
-            if check is not None:
-                yield from _check(("services", name, "checks", i), check, ports)
+        yield from _service(("services", name), service)
+    yield from _allowed(document.get("sources", {}).get("sockets", {}).get("allow", {}))
     cidrs = document.get("interception", {}).get("exclude", {}).get("cidrs", ())
     for i, cidr in enumerate(cidrs):
         if cidr is not None:
@@ -143,13 +139,35 @@ def _ports(services: Mapping[str, Any]) -> Iterator[Finding]:
             at: Where = ("services", name, "port")
             if "port" not in service:
                 at = ("services", name, "ports", port_name)
-            if port in PROXY_PORTS:
+            if port in build.PROXY_PORTS:
                 yield _finding(at, f"{port} is a port of the proxy itself; choose another")
             elif owners.setdefault(port, name) != name:
                 yield _finding(
                     at,
                     f"{port} is already the port of service '{owners[port]}'; one is wrong",
                 )
+
+
+def _service(at: Where, service: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _labels((*at, "labels"), service)
+    ports = build.ports_of(service)
+    for i, check in enumerate(service.get("checks", ())):
+        if check is not None:
+            yield from _check((*at, "checks", i), check, ports)
+
+
+def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for port, given in allow.items():
+        at: Where = ("sources", "sockets", "allow", port)
+        name, service = build.allowed(port, given)
+        if service["port"] > HIGHEST_PORT:
+            yield _finding(at, f"{port} is not a port (1 to {HIGHEST_PORT})")
+        elif service["port"] in build.PROXY_PORTS:
+            yield _finding(at, f"{port} is a port of the proxy itself; choose another")
+        if owners.setdefault(name, port) != port and name:
+            yield _finding(at, f"{name} is already the name of port {owners[name]}")
+        yield from _service(at, service)
 
 
 def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:

@@ -73,6 +73,15 @@ class Interception:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Where services come from beside the configuration; None = not from there."""
+
+    systemd: Optional[tuple[str, ...]] = None  # patterns of unit names
+    file: Optional[str] = None  # its path
+    sockets: Optional[tuple[Service, ...]] = None  # those of the allow-list, one port each
+
+
+@dataclass(frozen=True)
 class Settings:
     vault: VaultSettings
     mesh: MeshSource
@@ -82,3 +91,4 @@ class Settings:
     proxy: ProxySettings = field(default_factory=ProxySettings)
     interception: Interception = field(default_factory=Interception)
     log_level: str = "info"
+    sources: Sources = field(default_factory=Sources)

@@ -54,7 +54,10 @@ class Discovery:
             }
         )
         probes = [check.probe for service in found.services for check in service.checks]
-        self._watch_units(sorted({p.unit for p in probes if isinstance(p, UnitProbe)}))
+        owners = {p.unit for p in probes if isinstance(p, UnitProbe)}
+        self._watch_units(sorted(owners | set(found.units)))
+        if not found.ready:  # what is not found yet would leave the mesh
+            return Settled("waiting for the sources", AGAIN_S, waiting=True)
         # Before the address: services are checked while the VM is still mooring, and an address
         # that can't be told now was right until now.
         known = self._discovered.get().address

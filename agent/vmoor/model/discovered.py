@@ -16,6 +16,8 @@ class Found:
     services: tuple[Service, ...] = ()
     told: Mapping[str, Probe] = field(default_factory=dict)
     problems: tuple[str, ...] = ()  # a sentence each, with what to do
+    units: tuple[str, ...] = ()  # those to watch beside the owners of services
+    ready: bool = True  # False = the source has not looked yet: its services may exist
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ def merged(found: Mapping[str, Found]) -> Found:
             if service.name in said.told:
                 told[service.name] = said.told[service.name]
     ordered = tuple(services[name] for name in sorted(services))
-    return Found(ordered, told, tuple(problems))
+    units = tuple(unit for said in found.values() for unit in said.units)
+    ready = all(said.ready for said in found.values())
+    return Found(ordered, told, tuple(problems), units, ready)
 
 
 def _conflict(

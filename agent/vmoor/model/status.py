@@ -62,7 +62,7 @@ ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "reg
 
 
 def moored(snap: Snapshot) -> bool:
-    """Credentials valid, proxy live, lease fresh, every healthy service registered."""
+    """Credentials valid, proxy live, lease fresh, every healthy service found and registered."""
     healthy = [name for name, v in snap.verdicts.items() if v.health is Health.HEALTHY]
     written = {e.service for e in snap.entries if e.state == "registered" and e.health == "True"}
     known = {s.name for s in snap.discovered.services}
@@ -71,6 +71,7 @@ def moored(snap: Snapshot) -> bool:
         snap.credentials
         and snap.proxy.live
         and snap.lock.held
+        and snap.discovered.address != ""  # until then no source counts as looked at
         and known <= judged
         and written >= set(healthy)
     )

@@ -46,6 +46,29 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:1: services.web.checks[0]: needs http, tcp or exec",
         ],
     ),
+    "sources": (
+        "sources:\n"
+        "  systemd: {units: [shop]}\n"
+        "  file: {}\n"
+        "  sockets:\n"
+        "    allow:\n"
+        "      99999: web\n"
+        "      15001: api\n"
+        "      80: api\n"
+        "      81: {name: db, checks: [{tcp: true, timeout: 9s}]}\n"
+        "      82: {weight: 1}\n"
+        "      ssh: db\n",
+        [
+            "20.yaml:2: sources.systemd.units[0]: 'shop' is not a service unit or a pattern such as shop-*.service",
+            "20.yaml:3: sources.file: 'path' is missing, add `path: /run/shop/services.json`",
+            "20.yaml:6: sources.sockets.allow.99999: 99999 is not a port (1 to 65535)",
+            "20.yaml:7: sources.sockets.allow.15001: 15001 is a port of the proxy itself; choose another",
+            "20.yaml:8: sources.sockets.allow.80: api is already the name of port 15001",
+            "20.yaml:9: sources.sockets.allow.81.checks[0].timeout: 9s is longer than the period (5s, the default); a probe must end first",
+            "20.yaml:10: sources.sockets.allow.82: 'name' is missing, add `name: web`",
+            "20.yaml:11: sources.sockets.allow.ssh: 'ssh' is not a port (1 to 65535)",
+        ],
+    ),
     "port 0": (
         "# a comment\nservices:\n  web:\n    port: 0\n",
         ["20.yaml:4: services.web.port: 0 is not a port (1 to 65535)"],

@@ -153,6 +153,17 @@ def test_sources_are_merged_by_name() -> None:
     assert (found.services, found.told["api"].words) == ((api, WEB), "passing")
 
 
+def test_it_waits_for_every_source() -> None:
+    """A list without what is not found yet would take it out of the mesh; units are watched."""
+    world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7")))
+    world.consul.set(Found(units=("idle.service",), ready=False))
+    assert world.look() == Settled("waiting for the sources", 300.0, waiting=True)
+    assert world.discovered.get() == Discovered()
+    assert world.watched == ["idle.service", "web.service"]
+    world.consul.set(Found(units=("idle.service",)))
+    assert world.look().words == "192.0.2.7, 1 service"
+
+
 def test_a_conflict_is_told_and_the_first_source_counts() -> None:
     """The same name or the same port: the configuration's service goes on, others do not."""
     world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7")))

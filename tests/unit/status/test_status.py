@@ -61,6 +61,12 @@ def test_a_healthy_service_that_is_not_written_is_not_moored() -> None:
     assert status.state(replace(GOOD, entries=())) == "not-moored"
 
 
+def test_nothing_found_yet_is_not_moored() -> None:
+    """Without services because no source has looked: `vmoor wait` must not end then."""
+    early = replace(GOOD, discovered=Discovered(), verdicts={}, entries=())
+    assert status.state(early) == "not-moored"
+
+
 def test_a_recovered_service_does_not_unmoor_the_vm() -> None:
     """Between a good verdict and its write the VM stays moored, if it was and nothing fails."""
     unwritten = (EntryState("web", "web.i-0abc", "registered", "False"),)

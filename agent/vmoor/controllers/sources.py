@@ -1,0 +1,162 @@
+"""The sources on this VM beside the configuration: units' markers, a file, listening ports.
+
+None fails the others: what one cannot do is a problem of its own, told by discovery.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Optional, Protocol
+
+from vmoor.config import build, marker
+from vmoor.config.settings import Settings
+from vmoor.errors import VmoorError
+from vmoor.model.discovered import Found
+from vmoor.model.proxy import UnitState
+from vmoor.model.service import Service
+from vmoor.ports import Clock
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+CALM_S = 300.0
+RETRY_S = 30.0  # a file whose reading failed here, not by its content
+LOOK_S = 1.0  # files and listeners tell nobody without privilege
+PATIENCE_S = 10.0  # for systemd at the start; then what is known counts
+UNREAD = Found(ready=False)
+
+
+class Read(Protocol):
+    """What `adapters.children.read_services` answers."""
+
+    @property
+    def document(self) -> build.Document: ...
+
+    @property
+    def problems(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How the world is asked."""
+
+    markers: Callable[[], Mapping[str, Sequence[marker.Text]]]
+    listening: Callable[[], frozenset[int]]
+    stamp: Callable[[str], object]  # differs when the file may have changed
+    read: Callable[[str], Read]
+
+
+@dataclass(frozen=True)
+class Cells:
+    systemd: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
+    file: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
+    sockets: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
+
+
+class Sources:
+    """Writes `cells`. `reloads` counts what may have changed unit files; 0 = no systemd yet."""
+
+    def __init__(
+        self,
+        *,
+        settings: Cell[Optional[Settings]],
+        states: Cell[Mapping[str, UnitState]],
+        reloads: Cell[int],
+        cells: Cells,
+        outside: Outside,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._states = states
+        self._reloads = reloads
+        self._cells = cells
+        self._outside = outside
+        self._patient_until = clock.now() + PATIENCE_S
+        self._clock = clock
+        self._scanned: object = None
+        self._marked: tuple[Service, ...] = ()
+        self._problems: tuple[str, ...] = ()
+        self._file: object = None
+        self._read_again = 0.0
+        self._heard: frozenset[int] = frozenset()
+
+    def reconcile(self) -> Settled:
+        settings = self._settings.get()
+        if settings is None:
+            return Settled("waiting for the configuration", CALM_S, waiting=True)
+        sources = settings.sources
+        units, file, sockets = sources.systemd, sources.file, sources.sockets
+        cells = self._cells
+        if file is None:
+            self._file = None
+        soon = (
+            self._look(cells.systemd, None if units is None else lambda: self._units(units)),
+            self._look(cells.file, None if file is None else lambda: self._read(file)),
+            self._look(cells.sockets, None if sockets is None else lambda: self._ports(sockets)),
+        )
+        return Settled("looked", min(soon))
+
+    def _look(self, cell: Cell[Found], look: Optional[Callable[[], Found]]) -> float:
+        """Seconds until the next look."""
+        if look is None:
+            cell.set(Found())
+            return CALM_S
+        try:
+            cell.set(look())
+        except VmoorError as e:
+            cell.set(replace(cell.get(), problems=(str(e),), ready=True))
+            return LOOK_S
+        told = cell is self._cells.systemd and cell.get().ready  # by signals
+        return CALM_S if told else LOOK_S
+
+    def _units(self, patterns: tuple[str, ...]) -> Found:
+        """A unit's services exist until it is stopped: a crashed one is there, and unhealthy."""
+        scan = (self._reloads.get(), patterns)
+        if scan != self._scanned:
+            self._scan(patterns)
+            self._scanned = scan
+        states = self._states.get()
+        units = tuple(sorted({s.unit for s in self._marked}))
+        alive = {u for u in units if u in states and states[u].active != "inactive"}
+        patient = self._clock.now() < self._patient_until
+        # A unit that came later is waited for by nobody: its services are new.
+        was_ready = self._cells.systemd.get().ready
+        ready = was_ready or not patient or all(unit in states for unit in units)
+        services = tuple(s for s in self._marked if s.unit in alive)
+        return Found(services, problems=self._problems, units=units, ready=ready)
+
+    def _scan(self, patterns: tuple[str, ...]) -> None:
+        services: list[Service] = []
+        problems: list[str] = []
+        for unit, texts in sorted(self._outside.markers().items()):
+            if not any(fnmatch.fnmatchcase(unit, pattern) for pattern in patterns):
+                continue
+            if unit.endswith("@.service"):
+                problems.append(f"{texts[0].file}: write {marker.KEY} to a drop-in of an instance")
+                continue
+            found, wrong = marker.services(unit, texts)
+            services += found
+            problems += wrong
+        self._marked, self._problems = tuple(services), tuple(problems)
+
+    def _read(self, path: str) -> Found:
+        """A file that is wrong or gone changes nothing but the problems."""
+        stamp = (path, self._outside.stamp(path))
+        found = self._cells.file.get()
+        now = self._clock.now()
+        if stamp == self._file and now < self._read_again:
+            return found
+        self._file, self._read_again = stamp, now + RETRY_S
+        read = self._outside.read(path)
+        self._read_again = float("inf")
+        services = found.services
+        if not read.problems:
+            services = build.services_from(read.document, "file")
+        return Found(services, problems=read.problems)
+
+    def _ports(self, allowed: tuple[Service, ...]) -> Found:
+        """One look may fall between two lives of a listener, so it takes two to leave."""
+        now = self._outside.listening()
+        there, self._heard = now | self._heard, now
+        return Found(tuple(s for s in allowed if there.issuperset(s.ports.values())))
