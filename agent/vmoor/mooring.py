@@ -11,12 +11,14 @@ from typing import Any, Optional
 
 from vmoor import errors, places
 from vmoor.adapters import children
+from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import LocalProber
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
+from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.discovery import Discovery
 from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
@@ -26,6 +28,7 @@ from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
 from vmoor.model import lease
+from vmoor.model.discovered import Found
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 SELF = "vmoor.service"
 PROBERS = 8
 LAST_BEAT_S = 2.0
+CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
 
 class Mooring:
@@ -52,6 +56,7 @@ class Mooring:
         self._machine = machine
         self._units = SystemdUnits()
         self._observed = Cell(Observed())
+        self._declared = Cell(Found())
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -65,6 +70,7 @@ class Mooring:
         self._registration = self._make_registration(shared)
         self.loops = (
             self._loop("identity", self._identity.reconcile),
+            self._loop("consul", self._catalog().reconcile, detached=True, longest=CONSUL_S),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -146,10 +152,15 @@ class Mooring:
             settings=parts.settings,
             credentials=parts.credentials,
             discovered=parts.discovered,
-            sources={},
+            sources={"consul": self._declared},
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
         )
+
+    def _catalog(self) -> Catalog:
+        parts = self._parts
+        consul = ConsulAgent(parts.files)
+        return Catalog(settings=parts.settings, found=self._declared, consul=consul)
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
         parts = self._parts
@@ -199,4 +210,5 @@ class Mooring:
         parts.verdicts.rings(bell["registration"])
         parts.lock.rings(bell["registration"])
         self._observed.rings(bell["registration"])
+        self._declared.rings(bell["discovery"])
         self._units.states.rings(bell["proxy"], bell["health"])

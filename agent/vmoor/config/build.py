@@ -14,10 +14,12 @@ from vmoor.config.durations import seconds
 from vmoor.config.facts import facts_from
 from vmoor.config.settings import (
     AppRole,
+    ConsulSource,
     Interception,
     MeshSource,
     ProxySettings,
     Settings,
+    Sources,
     VaultSettings,
     VmSettings,
 )
@@ -37,6 +39,7 @@ def settings_from(document: Document) -> Settings:
         mesh=_mesh(document["mesh"]),
         workload=Workload(**document["workload"]),
         services=tuple(_service(n, s) for n, s in sorted(document.get("services", {}).items())),
+        sources=_sources(document.get("sources", {})),
         vm=VmSettings(**document.get("vm", {})),
         proxy=ProxySettings(**document.get("proxy", {})),
         interception=_interception(document.get("interception", {})),
@@ -94,6 +97,10 @@ def _mesh(mesh: Any) -> MeshSource:
         kv = mesh["vault_kv"]
         return MeshSource(kv_mount=kv["mount"], kv_path=kv["path"], **overrides)
     return MeshSource(inline=facts_from(mesh, "mesh"), **overrides)
+
+
+def _sources(given: Document) -> Sources:
+    return Sources(consul=ConsulSource(**given["consul"]) if "consul" in given else None)
 
 
 def _interception(given: Document) -> Interception:

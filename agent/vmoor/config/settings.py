@@ -58,6 +58,22 @@ class VmSettings:
 
 
 @dataclass(frozen=True)
+class ConsulSource:
+    """The Consul agent of this VM."""
+
+    address: str = "http://127.0.0.1:8500"
+    token_file: str = ""  # "" = no token
+    require_tag: str = "vmoor"  # "" = all services
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where further services come from; None = not from there."""
+
+    consul: Optional[ConsulSource] = None
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     pilot_agent: str = "/usr/local/bin/pilot-agent"
     envoy: str = "/usr/local/bin/envoy"
@@ -78,6 +94,7 @@ class Settings:
     mesh: MeshSource
     workload: Workload
     services: tuple[Service, ...] = ()
+    sources: Sources = field(default_factory=Sources)
     vm: VmSettings = field(default_factory=VmSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     interception: Interception = field(default_factory=Interception)

@@ -54,7 +54,9 @@ class Snapshot:
 
 
 # The order in which one step waits for the other: the first that is not fine is the cause.
-ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
+ORDER = (
+    "config", "identity", "consul", "discovery", "proxy", "heartbeat", "health", "registration",
+)  # fmt: skip
 
 
 def moored(snap: Snapshot) -> bool:
