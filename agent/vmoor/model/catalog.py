@@ -99,7 +99,7 @@ def _said(each: Mapping[str, Any]) -> Said:
 
 
 def _as(kind: type[T], value: Any) -> T:
-    """null is Consul's word for an empty one."""
+    """Consul writes null for an empty one."""
     if value is None:
         return kind()
     if not isinstance(value, kind):
