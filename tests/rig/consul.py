@@ -41,18 +41,27 @@ def config(data: str, **ports: int) -> dict[str, Any]:
 class LocalAgent:
     """Context manager: an agent on loopback ports that are free; what it knows outlives kills."""
 
-    def __init__(self, folder: Path, **more: Any) -> None:
+    def __init__(self, folder: Path, token: str = "") -> None:
+        """`token` = with ACLs that refuse whatever comes without it."""
         self._folder = folder
+        self._token = token
         self._ports = {name: _free_port() for name in ("http", "server", "serf_lan")}
         self.url = f"http://127.0.0.1:{self._ports['http']}"
-        content = {**config(str(folder / "data"), **self._ports), **more}
+        content = config(str(folder / "data"), **self._ports)
+        if token:
+            tokens = {"master": token, "agent": token}
+            content["acl"] = {"enabled": True, "default_policy": "deny", "tokens": tokens}
         (folder / "consul.json").write_text(json.dumps(content))
         self._stack = ExitStack()
         self._running: Optional[subprocess.Popen[bytes]] = None
 
     def __enter__(self) -> LocalAgent:  # noqa: PYI034
         self._log = self._stack.enter_context((self._folder / "log").open("ab"))
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,15 +91,13 @@ class LocalAgent:
         self._running.wait()
         self._running = None
 
-    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> requests.Response:
-        headers = {"X-Consul-Token": token} if token else {}
+    def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
+        headers = {"X-Consul-Token": self._token} if self._token else {}
         return requests.request(method, self.url + path, json=body, headers=headers, timeout=10)
 
-    def put(self, path: str, body: Any = None, token: str = "") -> Any:
-        """What an administrator does; the answer's JSON if there is one."""
-        answer = self.ask("PUT", path, body, token)
+    def put(self, path: str, body: Any = None) -> None:
+        answer = self.ask("PUT", path, body)
         assert answer.ok, (path, answer.status_code, answer.text)
-        return answer.json() if answer.content else None
 
 
 def program() -> Path:

@@ -42,6 +42,9 @@ class ConsulAgent:
         self._files = files
         self._session = http.Session()
 
+    def close(self) -> None:
+        self._session.close()
+
     def node(self, source: ConsulSource) -> str:
         """The agent's name of this VM. Raises Unavailable, Forbidden or LocalFault."""
         answer = self._get(source, "/v1/agent/self", DEADLINE_S)
