@@ -33,9 +33,9 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         ],
     ),
     "a wrong source": (
-        "sources: {consul: {require_tag: a b, token_file: token, adress: x}}\n",
+        "sources: {consul: {require_tag: a b, token_file: token, addrez: x}}\n",
         [
-            "20.yaml:1: sources.consul: unknown key 'adress', did you mean 'address'?",
+            "20.yaml:1: sources.consul: unknown key 'addrez', did you mean 'address'?",
             "20.yaml:1: sources.consul.token_file: 'token' is not the absolute path of a file",
             "20.yaml:1: sources.consul.require_tag: 'a b' is not a tag such as vmoor",
         ],
