@@ -181,6 +181,33 @@ def test_an_agent_that_is_killed_and_comes_back(agent: LocalAgent, source: Sourc
     source.sees(lambda: source.names == [], 5)
 
 
+def test_without_a_server_the_agents_own_word_counts(tmp_path: Path) -> None:
+    """An agent whose only server was killed: its checks are still followed, by looking."""
+    for name in ("server", "client"):
+        (tmp_path / name).mkdir()
+    with (
+        LocalAgent(tmp_path / "server") as server,
+        LocalAgent(tmp_path / "client", server=server) as agent,
+    ):
+        source = Source(ConsulSource(agent.url)).start()
+        declare(agent, Check=TTL)
+        source.sees(source.passed, 5)
+        server.kill()
+        agent.put("/v1/agent/check/fail/web-ttl")
+        # Consul looks for a server for 7 s before it gives up the query.
+        source.sees(lambda: source.passed() is False, 12)
+        agent.put("/v1/agent/check/pass/web-ttl")
+        source.sees(source.passed, 5)
+        assert "looking every 2 s: " in source.loop.outcome.get().words
+        server.start()
+        source.sees(lambda: "looking" not in source.loop.outcome.get().words, 20)
+        agent.put("/v1/agent/check/fail/web-ttl")
+        source.sees(lambda: source.passed() is False)
+        source.loop.stop()
+        declare(agent, Name="end")
+        source.join()
+
+
 def test_a_token_is_needed_and_read_anew(tmp_path: Path) -> None:
     """With ACLs on: a wrong token removes nothing, and a new one counts with the next request."""
     file = tmp_path / "token"

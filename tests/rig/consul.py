@@ -18,7 +18,6 @@ from tests.rig import build, prerequisites
 from tests.rig.machine import Machine
 from tests.rig.process import wait_until
 
-_NODE = "here"
 _START_S = 30.0
 
 UNIT = """\
@@ -31,7 +30,7 @@ def config(data: str, **ports: int) -> dict[str, Any]:
     """One server that is its own leader within two seconds and knows nobody else."""
     off = dict.fromkeys(("dns", "serf_wan", "grpc", "https"), -1)
     return {
-        "server": True, "bootstrap_expect": 1, "node_name": _NODE, "data_dir": data,
+        "server": True, "bootstrap_expect": 1, "node_name": "here", "data_dir": data,
         "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "disable_update_check": True,
         "performance": {"raft_multiplier": 1}, "log_level": "warn", "ports": {**off, **ports},
         "leave_on_terminate": False,
@@ -41,13 +40,21 @@ def config(data: str, **ports: int) -> dict[str, Any]:
 class LocalAgent:
     """Context manager: an agent on loopback ports that are free; what it knows outlives kills."""
 
-    def __init__(self, folder: Path, token: str = "") -> None:
-        """`token` = with ACLs that refuse whatever comes without it."""
+    def __init__(self, folder: Path, token: str = "", server: Optional[LocalAgent] = None) -> None:
+        """`token` = with ACLs that refuse whatever comes without it.
+
+        With `server` it is none itself, as on most machines.
+        """
         self._folder = folder
+        self._name = "client" if server else "here"
         self._token = token
         self._ports = {name: _free_port() for name in ("http", "server", "serf_lan")}
         self.url = f"http://127.0.0.1:{self._ports['http']}"
         content = config(str(folder / "data"), **self._ports)
+        if server:
+            del content["bootstrap_expect"]
+            join = [f"127.0.0.1:{server._ports['serf_lan']}"]
+            content.update(server=False, node_name=self._name, retry_join=join)
         if token:
             tokens = {"master": token, "agent": token}
             content["acl"] = {"enabled": True, "default_policy": "deny", "tokens": tokens}
@@ -78,7 +85,7 @@ class LocalAgent:
 
         def ready() -> bool:
             try:
-                known = self.ask("GET", f"/v1/health/node/{_NODE}")
+                known = self.ask("GET", f"/v1/health/node/{self._name}")
             except requests.RequestException:
                 return False
             return known.ok and bool(known.json())

@@ -7,7 +7,8 @@ without any server, but they do not block. *When* to read it tells a blocking qu
 a check (both seen); /v1/internal/ui/node/NODE, which Consul's own UI blocks on, wakes for both,
 4 to 11 ms after the change. When it cannot be asked, the rest still works: by looking again.
 
-A local agent that lost its servers holds a request for 7 s (rpc_hold_timeout) before its 500.
+An agent that lost its servers holds a request for 7 s (rpc_hold_timeout) before its 500. One whose
+server went silent holds even its own truth back, until it gives that server up: 34 s were seen.
 """
 
 from __future__ import annotations
