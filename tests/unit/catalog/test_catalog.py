@@ -202,3 +202,13 @@ def test_a_changed_configuration_counts_from_the_next_pass_on() -> None:
     world.settings.set(PLAIN)
     world.look()
     assert world.found.get() == Found()
+
+
+def test_another_agent_is_asked_from_the_beginning() -> None:
+    """An index is of one agent's catalog."""
+    world = World()
+    world.look()
+    other = ConsulSource("http://127.0.0.1:18500")
+    world.settings.set(replace(SETTINGS, sources=Sources(consul=other)))
+    assert "18500" in world.look().words
+    assert world.waited == [0, 0]

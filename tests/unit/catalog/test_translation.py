@@ -59,9 +59,9 @@ def test_a_service_as_consul_has_it() -> None:
 def test_what_is_not_said_has_its_default() -> None:
     """The port is named http; Consul's own default weight is none."""
     bare = {"ID": "web", "Service": "web", "Port": 8080, "Tags": None, "Meta": None}
-    assert found(bare, tag="").services == (
-        Service("web", {"http": 8080}, CHECKS, source="consul"),
-    )
+    plain = Service("web", {"http": 8080}, CHECKS, source="consul")
+    assert found(bare, tag="").services == (plain,)
+    assert found(service()).services == (plain,)
 
 
 @pytest.mark.parametrize(
