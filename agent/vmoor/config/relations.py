@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from vmoor.config import build, facts, labels
@@ -25,6 +25,7 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _vm(document.get("vm", {}))
     yield from _labels(("vm", "labels"), document.get("vm", {}))
     yield from _labels(("workload", "labels"), document.get("workload", {}))
+    yield from _consul(document.get("sources", {}).get("consul", {}))
     services = document.get("services", {})
     yield from _ports(services)
     for name, service in services.items():
@@ -45,14 +46,23 @@ def _vault(vault: Mapping[str, Any]) -> Iterator[Finding]:
     one = isinstance(given, str)
     for i, address in enumerate([given] if one else given):
         at: Where = ("vault", "address") if one else ("vault", "address", i)
-        if address is None or urlsplit(address).scheme == "https":
-            continue
-        if not _is_loopback(urlsplit(address).hostname or ""):
-            words = (
-                f"{shown(address)}: the login could be read on the way, write "
-                f"https://{address.partition('://')[2]} (http:// is for loopback addresses)"
-            )
-            yield _finding(at, words)
+        yield from _readable(at, address, "the login")
+
+
+def _consul(consul: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _readable(("sources", "consul", "address"), consul.get("address"), "the token")
+
+
+def _readable(at: Where, address: Optional[str], what: str) -> Iterator[Finding]:
+    """Plain HTTP is for loopback addresses."""
+    if address is None or urlsplit(address).scheme == "https":
+        return
+    if not _is_loopback(urlsplit(address).hostname or ""):
+        words = (
+            f"{shown(address)}: {what} could be read on the way, write "
+            f"https://{address.partition('://')[2]} (http:// is for loopback addresses)"
+        )
+        yield _finding(at, words)
 
 
 def _is_loopback(host: str) -> bool:

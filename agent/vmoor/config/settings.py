@@ -58,6 +58,15 @@ class VmSettings:
 
 
 @dataclass(frozen=True)
+class ConsulSource:
+    """The Consul agent of this VM."""
+
+    address: str = "http://127.0.0.1:8500"
+    token_file: str = ""  # "" = no token
+    require_tag: str = "vmoor"  # "" = all services
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     pilot_agent: str = "/usr/local/bin/pilot-agent"
     envoy: str = "/usr/local/bin/envoy"
@@ -77,6 +86,7 @@ class Sources:
     """Where services come from beside the configuration; None = not from there."""
 
     systemd: Optional[tuple[str, ...]] = None  # patterns of unit names
+    consul: Optional[ConsulSource] = None
     file: Optional[str] = None  # its path
     sockets: Optional[tuple[Service, ...]] = None  # those of the allow-list, one port each
 

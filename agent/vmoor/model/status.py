@@ -59,6 +59,8 @@ class Snapshot:
 SIGHT_S = 10.0  # a healthy service that our own Envoy does not list after that is told
 # The order in which one step waits for the other: the first that is not fine is the cause.
 ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
+# No step waits for these, so they are a cause only when all of the others are fine.
+SOURCES = ("consul",)
 
 
 def moored(snap: Snapshot) -> bool:
@@ -80,11 +82,12 @@ def moored(snap: Snapshot) -> bool:
 def blocked_at(snap: Snapshot) -> Optional[Step]:
     """The first step that fails, else the first that waits; None when all are fine."""
     steps = {step.name: step for step in snap.steps}
-    ordered = [steps[name] for name in ORDER if name in steps]
-    for state in ("fail", "wait"):
-        for step in ordered:
-            if step.state == state:
-                return step
+    for names in (ORDER, SOURCES):
+        ordered = [steps[name] for name in names if name in steps]
+        for state in ("fail", "wait"):
+            for step in ordered:
+                if step.state == state:
+                    return step
     return None
 
 

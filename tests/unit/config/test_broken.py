@@ -26,6 +26,20 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         "log:\n  zzz: 1\n",
         ["20.yaml:2: log: unknown key 'zzz', known here: level"],
     ),
+    "Consul by plain HTTP from afar": (
+        "sources: {consul: {address: 'http://consul.example:8500'}}\n",
+        [
+            "20.yaml:1: sources.consul.address: 'http://consul.example:8500': the token could be read on the way, write https://consul.example:8500 (http:// is for loopback addresses)",
+        ],
+    ),
+    "a wrong source": (
+        "sources: {consul: {require_tag: a b, token_file: token, addrez: x}}\n",
+        [
+            "20.yaml:1: sources.consul: unknown key 'addrez', did you mean 'address'?",
+            "20.yaml:1: sources.consul.token_file: 'token' is not the absolute path of a file",
+            "20.yaml:1: sources.consul.require_tag: 'a b' is not a tag such as vmoor",
+        ],
+    ),
     "key in the wrong place": (
         "vault: {role_id: x}\ndns_capture: true\nservices: {web: {period: 1s}}\n",
         [

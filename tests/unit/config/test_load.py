@@ -13,7 +13,7 @@ import pytest
 from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
-from vmoor.config.settings import AppRole, Interception, MeshSource
+from vmoor.config.settings import AppRole, ConsulSource, Interception, MeshSource, Sources
 from vmoor.model.service import Check, ExecProbe, HttpProbe, TcpProbe, UnitProbe
 
 from tests.unit.config.folders import GOOD, facts, good, told, write
@@ -99,6 +99,17 @@ def test_an_exec_check_is_known_by_its_place(tmp_path: Path) -> None:
     (db,) = load(write(tmp_path, **{"10": text})).settings.services
     assert db.checks[-1] == Check("exec /bin/a", ExecProbe("db", 1), timeout=3.0)
     assert len(db.checks) == 4
+
+
+def test_further_sources(tmp_path: Path) -> None:
+    """An empty mapping takes the defaults; what is not there is no source."""
+    assert load(write(tmp_path, a=good())).settings.sources == Sources()
+    default = load(write(tmp_path, a=good(sources={"consul": {}}))).settings.sources.consul
+    assert default == ConsulSource("http://127.0.0.1:8500", "", "vmoor")
+    own = {"address": "http://[::1]:8501", "token_file": "/etc/vmoor/t", "require_tag": ""}
+    assert load(write(tmp_path, a=good(sources={"consul": own}))).settings.sources == Sources(
+        consul=ConsulSource(**own)
+    )
 
 
 def test_inline_facts(tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def test_all_fine_is_moored() -> None:
     assert status.headline(GOOD) == "Moored, 1 service in the mesh"
 
 
+def test_a_source_that_fails_is_told_last() -> None:
+    """It is a risk, and never the reason for what another step waits for."""
+    consul = status.Step("consul", "fail", "connection refused")
+    snap = replace(GOOD, steps=(consul, *OK))
+    assert status.state(snap) == "at-risk"
+    assert status.headline(snap) == "Moored, at risk: consul fails: connection refused"
+    waits = with_step(replace(snap, credentials=False), "identity", "wait", "no SecretID yet")
+    assert status.headline(waits) == "Not moored: identity waits: no SecretID yet"
+
+
 def test_a_healthy_service_that_is_not_written_is_not_moored() -> None:
     """What the API server has not confirmed does not count."""
     assert status.state(replace(GOOD, entries=())) == "not-moored"

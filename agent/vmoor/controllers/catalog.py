@@ -1,0 +1,72 @@
+"""Takes over what the Consul agent of this VM declares, as soon as it changes."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from vmoor.config import labels
+from vmoor.config.settings import ConsulSource, Settings
+from vmoor.errors import Unavailable
+from vmoor.model import catalog
+from vmoor.model.discovered import Found
+from vmoor.ports import Consul, Turn
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+CALM_S = 300.0
+FLOOR_S = 0.2  # an agent that ends each query at once must not be asked in a busy loop
+BLIND_S = 2.0  # between two looks while no server tells about changes
+
+
+class Catalog:
+    """A pass lasts as long as a blocking query, up to 75 s: its loop needs that patience.
+
+    While the agent is away the last that it said stays: its loop fails, nothing is removed.
+    """
+
+    def __init__(
+        self, *, settings: Cell[Optional[Settings]], found: Cell[Found], consul: Consul
+    ) -> None:
+        self._settings = settings
+        self._found = found
+        self._consul = consul
+        self._source: Optional[ConsulSource] = None
+        self._node = ""
+        self._turn = Turn()
+
+    def reconcile(self) -> Settled:
+        source = self._configured()
+        if source != self._source:
+            self._source, self._turn = source, Turn()
+        if source is None:
+            self._found.set(Found())
+            return Settled("not configured", CALM_S, waiting=True)
+        turn, blind = self._wait(source)
+        services, checks = self._consul.declared(source)
+        if source != self._configured():  # it changed while we waited
+            return Settled("reading the configuration anew", 0.0)
+        self._turn = turn
+        local = {check.id for check in checks}
+        others = [check for check in turn.checks if check.id not in local]
+        found = catalog.found(services, [*checks, *others], source.require_tag, labels.refusal)
+        self._found.set(found)
+        count = len(found.services)
+        words = f"{count} service{'' if count == 1 else 's'} of {source.address}"
+        if blind:
+            return Settled(f"{words}, looking every {BLIND_S:g} s: {blind}", BLIND_S)
+        return Settled(words, FLOOR_S if turn.index else BLIND_S)
+
+    def _configured(self) -> Optional[ConsulSource]:
+        settings = self._settings.get()
+        return settings.sources.consul if settings else None
+
+    def _wait(self, source: ConsulSource) -> tuple[Turn, str]:
+        """Until there may be news; and why that cannot be told, "" when it can."""
+        # Until all was read nothing is waited for: a pass that fails must not lose news.
+        last, self._turn = self._turn, Turn()
+        if not last.index:
+            self._node = self._consul.node(source)
+        try:
+            return self._consul.turn(source, self._node, last.index), ""
+        except Unavailable as e:
+            return Turn(), e.message
