@@ -61,7 +61,7 @@ class Mooring:
         self._units = SystemdUnits()
         self._observed = Cell(Observed())
         self._found = Cells()
-        self._declared = Cell(Found())
+        self._declared = Cell(Found(ready=False))
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -192,7 +192,9 @@ class Mooring:
     def _catalog(self) -> Catalog:
         parts = self._parts
         consul = ConsulAgent(parts.files)
-        return Catalog(settings=parts.settings, found=self._declared, consul=consul)
+        return Catalog(
+            settings=parts.settings, found=self._declared, consul=consul, files=parts.files
+        )
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
         parts = self._parts

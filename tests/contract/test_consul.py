@@ -32,6 +32,7 @@ from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Loop
 
+from tests.fakes.files import FakeFiles
 from tests.rig.consul import LocalAgent
 from tests.rig.process import wait_until
 
@@ -55,7 +56,12 @@ class Source:
     def __init__(self, source: ConsulSource) -> None:
         self.cell = Cell(Found())
         self.consul = ConsulAgent(LocalFiles())
-        controller = Catalog(settings=Cell(settings(source)), found=self.cell, consul=self.consul)
+        controller = Catalog(
+            settings=Cell(settings(source)),
+            found=self.cell,
+            consul=self.consul,
+            files=FakeFiles(),
+        )
         self.loop = Loop(
             "consul", controller.reconcile, Bell(), SystemClock(), detached=True, longest=1.0
         )

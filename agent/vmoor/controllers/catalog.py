@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Optional
 
 from vmoor.config import labels
 from vmoor.config.settings import ConsulSource, Settings
-from vmoor.errors import Unavailable
+from vmoor.errors import Unavailable, VmoorError
 from vmoor.model import catalog
+from vmoor.model.catalog import Declared
 from vmoor.model.discovered import Found
-from vmoor.ports import Consul, Turn
+from vmoor.model.record import parsed
+from vmoor.ports import Consul, Files, Turn
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
+KEPT = "/var/lib/vmoor/consul.json"
 CALM_S = 300.0
 FLOOR_S = 0.2  # an agent that ends each query at once must not be asked in a busy loop
 BLIND_S = 2.0  # between two looks while no server tells about changes
@@ -21,28 +27,42 @@ BLIND_S = 2.0  # between two looks while no server tells about changes
 class Catalog:
     """A pass lasts as long as a blocking query, up to 75 s: its loop needs that patience.
 
-    While the agent is away the last that it said stays: its loop fails, nothing is removed.
+    While Consul is away the last that it said stays: the loop fails, nothing is removed. So it
+    does over a restart of ours, but for the health, which is unknown then.
     """
 
     def __init__(
-        self, *, settings: Cell[Optional[Settings]], found: Cell[Found], consul: Consul
+        self,
+        *,
+        settings: Cell[Optional[Settings]],
+        found: Cell[Found],
+        consul: Consul,
+        files: Files,
     ) -> None:
         self._settings = settings
         self._found = found
         self._consul = consul
+        self._files = files
         self._source: Optional[ConsulSource] = None
         self._node = ""
+        self._stored = ""
         self._turn = Turn()
 
     def reconcile(self) -> Settled:
         source = self._configured()
         if source != self._source:
             self._source, self._turn = source, Turn()
+            if source is not None:
+                self._found.set(self._kept(source))
         if source is None:
             self._found.set(Found())
             return Settled("not configured", CALM_S, waiting=True)
-        turn, blind = self._wait(source)
-        services, checks = self._consul.declared(source)
+        try:
+            turn, blind = self._wait(source)
+            services, checks = self._consul.declared(source)
+        except VmoorError:
+            self._found.set(replace(self._found.get(), ready=True))
+            raise
         if source != self._configured():  # it changed while we waited
             return Settled("reading the configuration anew", 0.0)
         self._turn = turn
@@ -50,11 +70,31 @@ class Catalog:
         others = [check for check in turn.checks if check.id not in local]
         found = catalog.found(services, [*checks, *others], source.require_tag, labels.refusal)
         self._found.set(found)
+        self._keep(source, services)
         count = len(found.services)
         words = f"{count} service{'' if count == 1 else 's'} of {source.address}"
         if blind:
             return Settled(f"{words}, looking every {BLIND_S:g} s: {blind}", BLIND_S)
         return Settled(words, FLOOR_S if turn.index else BLIND_S)
+
+    def _kept(self, source: ConsulSource) -> Found:
+        """Of the same source, what was declared when we last ran."""
+        record = parsed(self._files.read(KEPT))
+        if record.get("source") != asdict(source):
+            return Found(ready=False)
+        try:
+            services = catalog.revived(record["services"])
+        except (KeyError, TypeError):
+            return Found(ready=False)
+        found = catalog.found(services, (), source.require_tag, labels.refusal)
+        return replace(found, told={})
+
+    def _keep(self, source: ConsulSource, services: Sequence[Declared]) -> None:
+        record = {"source": asdict(source), "services": [asdict(each) for each in services]}
+        text = json.dumps(record, sort_keys=True)
+        if text != self._stored:
+            self._files.write(KEPT, text.encode(), 0o600)
+            self._stored = text
 
     def _configured(self) -> Optional[ConsulSource]:
         settings = self._settings.get()

@@ -71,6 +71,11 @@ def declared(answer: Any) -> tuple[Declared, ...]:
     return tuple(_declared(_as(dict, each)) for each in _as(dict, answer).values())
 
 
+def revived(kept: Any) -> tuple[Declared, ...]:
+    """Of `asdict` and JSON. Raises TypeError when it is not that."""
+    return tuple(Declared(**{**each, "tags": tuple(each["tags"])}) for each in _as(list, kept))
+
+
 def _declared(each: Mapping[str, Any]) -> Declared:
     return Declared(
         id=_as(str, each.get("ID")),

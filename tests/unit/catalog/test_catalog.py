@@ -24,6 +24,8 @@ from vmoor.ports import Turn
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
+from tests.fakes.files import FakeFiles
+
 PLAIN = Settings(
     vault=VaultSettings(("https://vault:8200",), AppRole("web")),
     mesh=MeshSource("secret", "mesh"),
@@ -40,9 +42,12 @@ LEADERLESS = errors.Unavailable("cannot read: 500 No cluster leader")
 class World:
     """A VM with a Consul agent; it is the port Consul itself."""
 
-    def __init__(self, settings: Optional[Settings] = SETTINGS) -> None:
+    def __init__(
+        self, settings: Optional[Settings] = SETTINGS, files: Optional[FakeFiles] = None
+    ) -> None:
+        self.files = files or FakeFiles()
         self.settings: Cell[Optional[Settings]] = Cell(settings)
-        self.found = Cell(Found())
+        self.found = Cell(Found(ready=False))
         self.services: Sequence[Declared] = (WEB,)
         self.said: Sequence[Said] = ()
         self.turns: Sequence[Turn] = ()
@@ -50,7 +55,9 @@ class World:
         self.blind: Optional[errors.VmoorError] = None
         self.waited: list[int] = []
         self.meanwhile: Callable[[], None] = lambda: None
-        self._controller = Catalog(settings=self.settings, found=self.found, consul=self)
+        self._controller = Catalog(
+            settings=self.settings, found=self.found, consul=self, files=self.files
+        )
 
     def look(self) -> Settled:
         return self._controller.reconcile()
@@ -212,3 +219,49 @@ def test_another_agent_is_asked_from_the_beginning() -> None:
     world.settings.set(replace(SETTINGS, sources=Sources(consul=other)))
     assert "18500" in world.look().words
     assert world.waited == [0, 0]
+
+
+def test_what_was_declared_outlives_a_restart_of_ours() -> None:
+    """Consul may be away just then: its services stay, with their health unknown."""
+    before = World()
+    before.look()
+    after = World(files=before.files)
+    after.away = AWAY
+    with pytest.raises(errors.Unavailable):
+        after.look()
+    assert (after.names, after.found.get().told, after.found.get().ready) == (["web"], {}, True)
+    after.away, after.services = None, ()
+    after.look()
+    assert after.names == []
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"source": 1}'])
+def test_without_a_record_the_first_answer_or_failure_counts(content: Optional[bytes]) -> None:
+    """Until then the source is not ready, and nothing of the VM leaves for its sake."""
+    files = FakeFiles()
+    if content is not None:
+        files.write("/var/lib/vmoor/consul.json", content, 0o600)
+    world = World(files=files)
+    states = []
+    world.meanwhile = lambda: states.append(world.found.get().ready)
+    world.away = AWAY
+    with pytest.raises(errors.Unavailable):
+        world.look()
+    assert world.found.get() == Found()
+    world = World(files=files)
+    world.meanwhile = lambda: states.append(world.found.get().ready)
+    world.look()
+    assert states[-1] is False
+    assert world.found.get().ready
+
+
+def test_another_sources_record_is_not_taken() -> None:
+    """What another Consul declared is not this one's."""
+    before = World()
+    before.look()
+    other = replace(SETTINGS, sources=Sources(consul=ConsulSource(require_tag="other")))
+    after = World(other, files=before.files)
+    after.away = AWAY
+    with pytest.raises(errors.Unavailable):
+        after.look()
+    assert after.names == []
