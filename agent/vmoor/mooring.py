@@ -169,6 +169,7 @@ class Mooring:
                 listening=listeners.ports,
                 stamp=children.file_stamp,
                 read=children.read_services,
+                files=self._parts.files,
             ),
             clock=self._parts.clock,
         )

@@ -6,6 +6,7 @@ None fails the others: what one cannot do is a problem of its own, told by disco
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Optional, Protocol
@@ -15,11 +16,13 @@ from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
 from vmoor.model.discovered import Found
 from vmoor.model.proxy import UnitState
+from vmoor.model.record import parsed
 from vmoor.model.service import Service
-from vmoor.ports import Clock
+from vmoor.ports import Clock, Files
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
+KEPT = "/var/lib/vmoor/services.json"
 CALM_S = 300.0
 RETRY_S = 30.0  # a file whose reading failed here, not by its content
 LOOK_S = 1.0  # files and listeners tell nobody without privilege
@@ -45,6 +48,7 @@ class Outside:
     listening: Callable[[], frozenset[int]]
     stamp: Callable[[str], object]  # differs when the file may have changed
     read: Callable[[str], Read]
+    files: Files
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,25 @@ class Sources:
         self._file, self._read_again = stamp, now + RETRY_S
         read = self._outside.read(path)
         self._read_again = float("inf")
-        services = found.services
         if not read.problems:
-            services = build.services_from(read.document, "file")
+            self._keep(path, read.document)
+            return Found(build.services_from(read.document, "file"))
+        services = found.services if found.ready else self._kept(path)
         return Found(services, problems=read.problems)
+
+    def _keep(self, path: str, document: build.Document) -> None:
+        note = json.dumps({"path": path, "document": document}, sort_keys=True)
+        self._outside.files.write(KEPT, note.encode(), 0o600)
+
+    def _kept(self, path: str) -> tuple[Service, ...]:
+        """After a start: what the file said when it was last good."""
+        note = parsed(self._outside.files.read(KEPT))
+        if note.get("path") != path:
+            return ()
+        try:
+            return build.services_from(note["document"], "file")
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return ()  # not what we wrote
 
     def _ports(self, allowed: tuple[Service, ...]) -> Found:
         """One look may fall between two lives of a listener, so it takes two to leave."""

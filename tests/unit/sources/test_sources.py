@@ -17,6 +17,7 @@ from vmoor.model.proxy import UnitState
 from vmoor.runtime.cell import Cell
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.files import FakeFiles
 
 WEB = "web.service"
 MARK = [Text("/web", "[Unit]\nX-Vmoor-Service=web port=80")]
@@ -36,7 +37,8 @@ def configured(given: Mapping[str, Any]) -> Settings:
 class World:
     """A VM: its unit files, systemd, its listeners and a file."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, disk: Optional[FakeFiles] = None, **given: Any) -> None:
+        self.disk = disk or FakeFiles()
         self.clock = FakeClock()
         self.settings: Cell[Optional[Settings]] = Cell(configured(given))
         self.states: Cell[Mapping[str, UnitState]] = Cell({})
@@ -59,6 +61,7 @@ class World:
                 lambda: frozenset(self.ports),
                 lambda _: self.stamp,
                 self._read,
+                self.disk,
             ),
             clock=self.clock,
         )
@@ -235,3 +238,20 @@ def test_a_source_that_is_taken_out_brings_nothing_more() -> None:
     world.look()
     assert names(world.cells.file) == ["api"]
     assert configured({}).sources == Sources()
+
+
+def test_a_file_that_is_broken_at_a_restart_keeps_what_it_said() -> None:
+    """Of the same path; a mess in our own record is as if nothing had been kept."""
+    before = World(file={"path": PATH})
+    before.look()
+    assert names(before.cells.file) == ["api"]
+    after = World(before.disk, file={"path": PATH})
+    after.answer = Read({}, ("services.json:1: not JSON",))
+    after.look()
+    assert names(after.cells.file) == ["api"]
+    assert after.cells.file.get().problems == ("services.json:1: not JSON",)
+    before.disk.write(sources.KEPT, b'{"path": "' + PATH.encode() + b'", "document": 1}', 0o600)
+    lost = World(before.disk, file={"path": PATH})
+    lost.answer = after.answer
+    lost.look()
+    assert names(lost.cells.file) == []
