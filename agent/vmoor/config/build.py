@@ -21,7 +21,7 @@ from vmoor.config.settings import (
     VaultSettings,
     VmSettings,
 )
-from vmoor.model.service import Check, HttpProbe, Service, TcpProbe, UnitProbe, Workload
+from vmoor.model.service import Check, FileProbe, HttpProbe, Service, TcpProbe, UnitProbe, Workload
 
 Document = Mapping[str, Any]
 
@@ -133,6 +133,9 @@ def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
     if "http" in given:
         yield _http(given["http"], ports, common)
         return
+    if "file" in given:
+        yield _file(given["file"], common)
+        return
     tcp = given["tcp"]
     # True is an int too.
     each = sorted(ports.values()) if tcp is True or tcp is None else [tcp]
@@ -145,6 +148,12 @@ def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Ch
     port = port_of(probe, ports)
     if port is None:
         raise KeyError(f"http check {probe['path']}: port")
-    rest = {key: probe[key] for key in ("host", "headers") if key in probe}
+    rest = {key: probe[key] for key in ("host", "headers", "method", "body") if key in probe}
     http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
     return Check(f"http {probe['path']}", http, **common)
+
+
+def _file(given: Any, common: Mapping[str, Any]) -> Check:
+    probe: Document = {"path": given} if isinstance(given, str) else given
+    max_age = seconds(probe["max_age"]) if "max_age" in probe else None
+    return Check(f"file {probe['path']}", FileProbe(probe["path"], max_age), **common)

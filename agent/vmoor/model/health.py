@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import Check, FileProbe, HttpProbe, TcpProbe, UnitProbe
 
 # A unit in one of these ActiveStates has a running main process.
 RUNNING = ("active", "reloading", "refreshing")
 # One look may be wrong, so thresholds count; an event is not.
-POLLED = (HttpProbe, TcpProbe)
+POLLED = (HttpProbe, TcpProbe, FileProbe)
 
 
 class Health(enum.Enum):

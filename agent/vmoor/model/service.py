@@ -41,12 +41,22 @@ class HttpProbe:
     host: str = "127.0.0.1"
     headers: Mapping[str, str] = field(default_factory=dict)
     status: tuple[int, int] = (200, 399)
+    method: str = "GET"
+    body: str = ""  # what the answer must contain; "" = anything
 
 
 @dataclass(frozen=True)
 class TcpProbe:
     port: int
     host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class FileProbe:
+    """A regular file exists and, with `max_age` in seconds, was written lately."""
+
+    path: str
+    max_age: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class ToldProbe:
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
-Polled = Union[HttpProbe, TcpProbe]
+Polled = Union[HttpProbe, TcpProbe, FileProbe]
 AnyProbe = Union[Polled, UnitProbe, ToldProbe]
 
 
