@@ -128,7 +128,11 @@ def _checks(given: Document, ports: Mapping[str, int]) -> Iterator[Check]:
         "period": period,
         "timeout": timeout,
         "initial_delay": seconds(given.get("initial_delay", "0s")),
-        **{k: given[k] for k in ("failure_threshold", "success_threshold") if k in given},
+        **{
+            k: given[k]
+            for k in ("failure_threshold", "success_threshold", "critical")
+            if k in given
+        },
     }
     if "http" in given:
         yield _http(given["http"], ports, common)

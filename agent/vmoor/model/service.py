@@ -88,6 +88,7 @@ class Check:
     failure_threshold: int = 2
     success_threshold: int = 1
     initial_delay: float = 0.0
+    critical: bool = True  # False = its failure only degrades the service
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a key of a later version": (
         "services: {web: {checks: [{grpc: {port: 1}}]}}\n",
         [
-            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: failure_threshold, "
-            "file, http, initial_delay, period, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: critical, "
+            "failure_threshold, file, http, initial_delay, period, success_threshold, tcp, timeout",
             "20.yaml:1: services.web.checks[0]: needs http, tcp or file",
         ],
     ),

@@ -87,7 +87,7 @@ def test_further_checks(tmp_path: Path) -> None:
     checks = [
         {"http": {"path": "/h", "method": "GET", "body": "ready"}},
         {"file": "/run/web/a"},
-        {"file": {"path": "/run/web/b", "max_age": "1m"}},
+        {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
     ]
     text = good(services={"web": {"port": 8080, "checks": checks}})
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
@@ -96,6 +96,7 @@ def test_further_checks(tmp_path: Path) -> None:
         FileProbe("/run/web/a"),
         FileProbe("/run/web/b", 60.0),
     ]
+    assert [check.critical for check in web.checks] == [True, True, False]
 
 
 def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:
