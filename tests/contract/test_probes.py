@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Callable
 
 import pytest
 from vmoor.adapters import listeners
 from vmoor.adapters.probes import LocalProber
 from vmoor.model.health import Probe
-from vmoor.model.service import HttpProbe, TcpProbe
+from vmoor.model.service import FileProbe, HttpProbe, TcpProbe
 
 TIMEOUT = 0.5
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -216,3 +218,51 @@ def test_listeners_on_loopback_only_are_told(
         look = listeners.look()
         assert port in look.ports
         assert (port in look.hidden) is hidden
+
+
+@pytest.mark.parametrize(("content", "passed"), [(b"all is ready", True), (b"starting", False)])
+def test_the_answer_must_contain_the_text(content: bytes, passed: bool) -> None:
+    answer = OK + b"Content-Length: %d\r\n\r\n" % len(content) + content
+    with server(text(answer)) as port:
+        probe = LocalProber().http(HttpProbe("/", port, body="ready"), TIMEOUT)
+    assert probe.passed is passed
+    if not passed:
+        assert probe.words == "200, but no 'ready' in the answer"
+
+
+def test_head_waits_for_no_body() -> None:
+    asked: list[bytes] = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def serve() -> None:
+            taken, _ = listener.accept()
+            with taken:
+                asked.append(taken.recv(65536))
+                taken.sendall(OK + b"Content-Length: 9\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        probe = LocalProber().http(HttpProbe("/", port, method="HEAD"), TIMEOUT)
+        thread.join(10)
+    assert probe.passed
+    assert asked[0].startswith(b"HEAD / HTTP/1.1")
+
+
+def test_a_file_must_be_there_and_young(tmp_path: Path) -> None:
+    path = tmp_path / "ready"
+    probe = FileProbe(str(path), max_age=60.0)
+    assert LocalProber().look(probe, TIMEOUT) == Probe(
+        passed=False, words=f"{path}: no such file or directory"
+    )
+    path.touch()
+    assert LocalProber().look(probe, TIMEOUT) == Probe(passed=True, words=f"{path} exists")
+    os.utime(path, (time.time() + 9999,) * 2)
+    assert LocalProber().look(probe, TIMEOUT).passed, "a time in the future is young"
+    os.utime(path, (time.time() - 100,) * 2)
+    assert "ago, want 60s at most" in LocalProber().look(probe, TIMEOUT).words
+    assert LocalProber().look(FileProbe(str(path)), TIMEOUT).passed, "without max_age any is"
+    folder = LocalProber().look(FileProbe(str(tmp_path)), TIMEOUT)
+    assert folder == Probe(passed=False, words=f"{tmp_path} is not a regular file")

@@ -9,12 +9,14 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import stat
 import time
+from pathlib import Path
 
 from vmoor.adapters import execs, listeners, timed
 from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
-from vmoor.model.service import ExecProbe, HttpProbe, Polled, TcpProbe
+from vmoor.model.service import ExecProbe, FileProbe, HttpProbe, Polled, TcpProbe
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
@@ -27,12 +29,14 @@ class LocalProber:
             return self.http(probe, timeout)
         if isinstance(probe, ExecProbe):
             return execs.look(probe, timeout)
+        if isinstance(probe, FileProbe):
+            return self.file(probe)
         return self.tcp(probe, timeout)
 
     def http(self, probe: HttpProbe, timeout: float) -> Probe:
         began = time.monotonic()
         try:
-            status = _status(probe, began + timeout)
+            status, body = _answer(probe, began + timeout)
         except (OSError, ValueError) as e:  # also RemoteDisconnected, which is both
             return Probe(passed=False, words=_trouble(e, timeout))
         except http.client.HTTPException as e:
@@ -40,6 +44,10 @@ class LocalProber:
         low, high = probe.status
         if not low <= status <= high:
             return Probe(passed=False, words=f"{status}, want {low}-{high}")
+        if probe.body.encode() not in body:
+            return Probe(
+                passed=False, words=f"{status}, but no {quoted(probe.body)!r} in the answer"
+            )
         return Probe(passed=True, words=f"{status} in {_ms(began)}")
 
     def tcp(self, probe: TcpProbe, timeout: float) -> Probe:
@@ -50,25 +58,39 @@ class LocalProber:
             return Probe(passed=False, words=_trouble(e, timeout))
         return Probe(passed=True, words=f"connected in {_ms(began)}")
 
+    def file(self, probe: FileProbe) -> Probe:
+        """A time in the future counts as young: a clock that is set back is no fault of it."""
+        path = quoted(probe.path)
+        try:
+            seen = Path(probe.path).stat()
+        except OSError as e:
+            return Probe(passed=False, words=f"{path}: {(e.strerror or 'cannot be read').lower()}")
+        if not stat.S_ISREG(seen.st_mode):
+            return Probe(passed=False, words=f"{path} is not a regular file")
+        age = max(0.0, time.time() - seen.st_mtime)
+        if probe.max_age is not None and age > probe.max_age:
+            words = f"{path} was written {age:.0f}s ago, want {probe.max_age:g}s at most"
+            return Probe(passed=False, words=words)
+        return Probe(passed=True, words=f"{path} exists")
+
     def listening(self) -> Listening:
         return listeners.look()
 
 
-def _status(probe: HttpProbe, until: float) -> int:
-    """Of a whole answer, or one of BODY_LIMIT."""
+def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
+    """Status and body of a whole answer, or one of BODY_LIMIT."""
     host = _address(probe.host)
     origin = f"http://[{host}]:{probe.port}" if ":" in host else f"http://{host}:{probe.port}"
     connection = timed.Connection(origin, ssl.create_default_context, time.monotonic)
     connection.until = until
     named = any(name.lower() == "host" for name in probe.headers)
     try:
-        connection.putrequest("GET", probe.path, skip_host=named, skip_accept_encoding=True)
+        connection.putrequest(probe.method, probe.path, skip_host=named, skip_accept_encoding=True)
         for name, value in {"User-Agent": "vmoor", "Connection": "close", **probe.headers}.items():
             connection.putheader(name, value)
         connection.endheaders()
         with connection.getresponse() as answer:
-            answer.read(BODY_LIMIT)
-            return answer.status
+            return answer.status, answer.read(BODY_LIMIT)
     finally:
         connection.close()
 

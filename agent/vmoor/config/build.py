@@ -23,7 +23,16 @@ from vmoor.config.settings import (
     VaultSettings,
     VmSettings,
 )
-from vmoor.model.service import Check, ExecProbe, HttpProbe, Service, TcpProbe, UnitProbe, Workload
+from vmoor.model.service import (
+    Check,
+    ExecProbe,
+    FileProbe,
+    HttpProbe,
+    Service,
+    TcpProbe,
+    UnitProbe,
+    Workload,
+)
 
 Document = Mapping[str, Any]
 
@@ -162,13 +171,20 @@ def _checks(given: Document, ports: Mapping[str, int], place: ExecProbe) -> Iter
         "period": period,
         "timeout": timeout,
         "initial_delay": seconds(given.get("initial_delay", "0s")),
-        **{k: given[k] for k in ("failure_threshold", "success_threshold") if k in given},
+        **{
+            k: given[k]
+            for k in ("failure_threshold", "success_threshold", "critical")
+            if k in given
+        },
     }
     if "http" in given:
         yield _http(given["http"], ports, common)
         return
     if "exec" in given:
         yield Check(f"exec {given['exec'][0]}", place, **common)
+        return
+    if "file" in given:
+        yield _file(given["file"], common)
         return
     tcp = given["tcp"]
     # True is an int too.
@@ -182,6 +198,12 @@ def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Ch
     port = port_of(probe, ports)
     if port is None:
         raise KeyError(f"http check {probe['path']}: port")
-    rest = {key: probe[key] for key in ("host", "headers") if key in probe}
+    rest = {key: probe[key] for key in ("host", "headers", "method", "body") if key in probe}
     http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
     return Check(f"http {probe['path']}", http, **common)
+
+
+def _file(given: Any, common: Mapping[str, Any]) -> Check:
+    probe: Document = {"path": given} if isinstance(given, str) else given
+    max_age = seconds(probe["max_age"]) if "max_age" in probe else None
+    return Check(f"file {probe['path']}", FileProbe(probe["path"], max_age), **common)

@@ -206,6 +206,8 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
         low, high = build.status_of(probe)
         if low > high:
             yield _finding((*given, "status"), f"{low}-{high} is upside down, write {high}-{low}")
+        if "body" in probe and probe.get("method") == "HEAD":
+            yield _finding((*given, "body"), "an answer to HEAD has no body; use method: GET")
 
 
 def _http_port(at: Where, probe: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:

@@ -191,7 +191,8 @@ class Health:
         self._verdicts.set(fresh)
         for name, verdict in fresh.items():
             before = old.get(name)
-            if verdict.health is not (before.health if before else health.Health.UNKNOWN):
+            was = (before.health, before.degraded) if before else (health.Health.UNKNOWN, False)
+            if (verdict.health, verdict.degraded) != was:
                 _tell(name, verdict)
         return again
 

@@ -173,7 +173,9 @@ class Registration:
                 Wish(
                     name=registration.entry_name(service.name, place.owner.vm),
                     service=service.name,
-                    body=registration.desired(service, place),
+                    body=registration.desired(
+                        service, place, degraded=_degraded(verdicts.get(service.name))
+                    ),
                     word=registration.word(verdicts.get(service.name), fresh=fresh),
                 )
                 for service in found.services
@@ -346,3 +348,7 @@ def _severity(error: VmoorError) -> int:
 def _into_the_mesh(wish: Wish) -> tuple[bool, str]:
     """The sort key: what goes out comes first."""
     return (wish.body is not None and (wish.word is None or wish.word.healthy), wish.name)
+
+
+def _degraded(verdict: Optional[Verdict]) -> bool:
+    return verdict is not None and verdict.degraded

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, ExecProbe, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe, UnitProbe
 
 # A unit in one of these ActiveStates has a running main process.
 RUNNING = ("active", "reloading", "refreshing")
 # One look may be wrong, so thresholds count; an event is not.
-POLLED = (HttpProbe, TcpProbe, ExecProbe)
+POLLED = (HttpProbe, TcpProbe, ExecProbe, FileProbe)
 
 
 class Health(enum.Enum):
@@ -39,6 +39,7 @@ class CheckState:
     streak: int = 0
     words: str = "not checked yet"
     reason: str = "Checking"
+    critical: bool = True
 
     def after(self, probe: Probe, check: Check) -> CheckState:
         """The state after one more look.
@@ -49,13 +50,14 @@ class CheckState:
         seen = Health.HEALTHY if probe.passed else Health.UNHEALTHY
         reason = "Passed" if probe.passed else probe.reason
         if seen is self.health:
-            return CheckState(seen, 0, probe.words, reason)
+            return CheckState(seen, 0, probe.words, reason, check.critical)
         streak = self.streak + 1
         needed = check.success_threshold if probe.passed else check.failure_threshold
         known_good = probe.passed and self.health is Health.UNKNOWN
         if known_good or not isinstance(check.probe, POLLED) or streak >= needed:
-            return CheckState(seen, 0, probe.words, reason)
-        return replace(self, streak=streak, words=f"{probe.words} ({streak}/{needed})")
+            return CheckState(seen, 0, probe.words, reason, check.critical)
+        words = f"{probe.words} ({streak}/{needed})"
+        return replace(self, streak=streak, words=words, critical=check.critical)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Verdict:
     reason: str  # a CamelCase word for the entry's condition, such as CheckFailed
     words: str
     since: float = 0.0
+    degraded: bool = False  # healthy, but a check that is not critical fails
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,14 @@ def judge(
     checks: Sequence[CheckState], proxy: ProxyState, old: Optional[Verdict], now: float
 ) -> Verdict:
     """All checks AND the proxy, which is asked each time and never remembered."""
-    health, reason, words = _judged(checks, proxy)
+    failing = [s for s in checks if not s.critical and s.health is Health.UNHEALTHY]
+    health, reason, words = _judged([s for s in checks if s not in failing], proxy)
+    degraded = health is Health.HEALTHY and bool(failing)
+    if degraded:
+        words = "degraded: " + "; ".join(state.words for state in failing)
     same = old is not None and old.health is health
-    return Verdict(health, reason, words, old.since if old is not None and same else now)
+    since = old.since if old is not None and same else now
+    return Verdict(health, reason, words, since, degraded)
 
 
 def _judged(checks: Sequence[CheckState], proxy: ProxyState) -> tuple[Health, str, str]:

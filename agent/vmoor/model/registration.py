@@ -18,6 +18,7 @@ from vmoor.model.machine import Machine
 from vmoor.model.service import Service, Workload
 
 HEALTH_CHECKS = "proxy.istio.io/health-checks-enabled"  # "true": no Healthy=True, no endpoint
+DEFAULT_WEIGHT = 100  # of services that can be degraded; the others keep none
 GONE = "ServiceGone"
 REBOOTED = "Rebooted"
 
@@ -127,7 +128,7 @@ def entry_name(service: str, vm: str) -> str:
     return f"{service}.{vm}"
 
 
-def desired(service: Service, place: Place) -> Object:
+def desired(service: Service, place: Place, *, degraded: bool = False) -> Object:
     """The entry as it is applied. The mark wins over any label that a person wrote."""
     workload = place.workload
     spec: dict[str, Any] = {
@@ -140,8 +141,11 @@ def desired(service: Service, place: Place) -> Object:
         spec["network"] = place.network
     if place.locality:
         spec["locality"] = place.locality
-    if service.weight is not None:
-        spec["weight"] = service.weight
+    weight = service.weight
+    if weight is None and not all(check.critical for check in service.checks):
+        weight = DEFAULT_WEIGHT
+    if weight is not None:
+        spec["weight"] = max(1, weight // 4) if degraded else weight
     return {
         "apiVersion": entry.API_VERSION,
         "kind": "WorkloadEntry",

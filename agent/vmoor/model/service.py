@@ -41,6 +41,8 @@ class HttpProbe:
     host: str = "127.0.0.1"
     headers: Mapping[str, str] = field(default_factory=dict)
     status: tuple[int, int] = (200, 399)
+    method: str = "GET"
+    body: str = ""  # what the answer must contain; "" = anything
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class ExecProbe:
 
 
 @dataclass(frozen=True)
+class FileProbe:
+    """A regular file exists and, with `max_age` in seconds, was written lately."""
+
+    path: str
+    max_age: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class UnitProbe:
     """The owning unit is active and every port of the service listens. Driven by events."""
 
@@ -71,7 +81,7 @@ class ToldProbe:
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
-Polled = Union[HttpProbe, TcpProbe, ExecProbe]
+Polled = Union[HttpProbe, TcpProbe, ExecProbe, FileProbe]
 AnyProbe = Union[Polled, UnitProbe, ToldProbe]
 
 
@@ -86,6 +96,7 @@ class Check:
     failure_threshold: int = 2
     success_threshold: int = 1
     initial_delay: float = 0.0
+    critical: bool = True  # False = its failure only degrades the service
 
 
 @dataclass(frozen=True)

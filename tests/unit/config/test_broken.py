@@ -55,9 +55,9 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a key of a later version": (
         "services: {web: {checks: [{grpc: {port: 1}}]}}\n",
         [
-            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: exec, "
-            "failure_threshold, http, initial_delay, period, success_threshold, tcp, timeout",
-            "20.yaml:1: services.web.checks[0]: needs http, tcp or exec",
+            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: critical, exec, "
+            "failure_threshold, file, http, initial_delay, period, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: needs http, tcp, exec or file",
         ],
     ),
     "sources": (
@@ -191,7 +191,7 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a check of nothing, and of two things": (
         "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
         [
-            "20.yaml:4: services.web.checks[0]: needs http, tcp or exec",
+            "20.yaml:4: services.web.checks[0]: needs http, tcp, exec or file",
             "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
         ],
     ),
@@ -218,6 +218,13 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "status range upside down": (
         "services: {web: {checks: [{http: {path: /, status: 299-200}}]}}\n",
         ["20.yaml:1: services.web.checks[0].http.status: 299-200 is upside down, write 200-299"],
+    ),
+    "the body of an answer to HEAD": (
+        "services: {web: {checks: [{http: {path: /, method: HEAD, body: ok}}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[0].http.body: an answer to HEAD has no body; "
+            "use method: GET"
+        ],
     ),
     "port and ports": (
         "services:\n  web:\n    ports: {http: 8080}\n",

@@ -14,7 +14,7 @@ from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
 from vmoor.config.settings import AppRole, ConsulSource, Interception, MeshSource, Sources
-from vmoor.model.service import Check, ExecProbe, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe, UnitProbe
 
 from tests.unit.config.folders import GOOD, facts, good, told, write
 
@@ -81,6 +81,22 @@ log: {level: debug}
     http = HttpProbe("/h", 9090, "::1", {"Host": "web"}, (204, 204))
     assert web.checks[0] == Check("http /h", http, 0.5, 0.5, 3, 2, 1.5)
     assert [check.probe for check in web.checks[1:]] == [TcpProbe(p) for p in (8080, 9090, 7070)]
+
+
+def test_further_checks(tmp_path: Path) -> None:
+    checks = [
+        {"http": {"path": "/h", "method": "GET", "body": "ready"}},
+        {"file": "/run/web/a"},
+        {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
+    ]
+    text = good(services={"web": {"port": 8080, "checks": checks}})
+    (web,) = load(write(tmp_path, **{"10": text})).settings.services
+    assert [check.probe for check in web.checks] == [
+        HttpProbe("/h", 8080, body="ready"),
+        FileProbe("/run/web/a"),
+        FileProbe("/run/web/b", 60.0),
+    ]
+    assert [check.critical for check in web.checks] == [True, True, False]
 
 
 def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:

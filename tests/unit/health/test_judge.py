@@ -117,3 +117,16 @@ def test_since_is_that_of_the_health() -> None:
     old = Verdict(Health.UNHEALTHY, "CheckFailed", "503, want 200-399", since=5.0)
     assert health.judge([after(BAD, BAD, BAD)], LIVE, old, 9.0).since == 5.0
     assert health.judge([after(GOOD)], LIVE, old, 9.0).since == 9.0
+
+
+def test_a_check_that_is_not_critical_only_degrades() -> None:
+    """The service stays in the mesh while all that fails is not critical; else it goes."""
+    minor = Check("http /", HttpProbe("/", 80), failure_threshold=1, critical=False)
+    good, bad = after(GOOD), after(BAD, check=minor)
+    verdict = health.judge([good, bad], LIVE, None, 5.0)
+    words = "degraded: connection refused"
+    assert verdict == Verdict(Health.HEALTHY, "Passed", words, 5.0, degraded=True)
+    assert not health.judge([good, after(GOOD, check=minor)], LIVE, verdict, 6.0).degraded
+    dead = health.judge([after(BAD, BAD, BAD), bad], LIVE, verdict, 6.0)
+    assert (dead.health, dead.degraded) == (Health.UNHEALTHY, False)
+    assert health.judge([good, bad], DOWN, verdict, 6.0).reason == "ProxyNotReady"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
@@ -14,6 +15,7 @@ from vmoor.model.entry import Owner
 from vmoor.model.health import Health, Verdict
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Place, Step, Verb, Wish, Word
+from vmoor.model.service import Check, TcpProbe
 from vmoor.ports import Kind
 
 from tests.fakes.cluster import FakeCluster
@@ -267,3 +269,23 @@ def test_owners_do_not_mix() -> None:
     """A VM called a-b and one called b are two."""
     assert not Owner("a-b", "web").owns(BODY)
     assert registration.entry_name("a-b", "c") != registration.entry_name("a", "b-c")
+
+
+@pytest.mark.parametrize(
+    ("weight", "critical", "degraded", "expected"),
+    [
+        (None, True, False, None),
+        (None, False, False, 100),
+        (None, False, True, 25),
+        (8, False, False, 8),
+        (8, False, True, 2),
+        (3, False, True, 1),
+    ],
+)
+def test_a_degraded_service_weighs_a_quarter(
+    weight: Optional[int], critical: bool, degraded: bool, expected: Optional[int]
+) -> None:
+    checks = (Check("tcp 1", TcpProbe(1), critical=critical),)
+    checked = replace(service("web"), checks=checks, weight=weight)
+    body = registration.desired(checked, PLACE, degraded=degraded)
+    assert body["spec"].get("weight") == expected
