@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 
-from tests.demo import acts, around, mooring
+from tests.demo import acts, around, catalog, mooring
 from tests.demo.account import Account
 from tests.rig.errors import RigError, RigUnavailable
 from tests.stage import Stage
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     keep = parser.parse_args().keep
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    account = Account(mooring.STEPS, [*WEBS, CLIENT[0]], acts.CLAIMS)
+    account = Account(mooring.STEPS, [*WEBS, CLIENT[0]], (*acts.CLAIMS, *catalog.CLAIMS))
     try:
         _play(account, keep=keep)
     except (RigError, RigUnavailable) as e:
@@ -48,6 +48,8 @@ def _play(account: Account, *, keep: bool) -> None:
         client_is_moored = mooring.moor(stage, [client], None, account)
         if client_is_moored and mooring.moor(stage, webs, client, account):
             _acts(acts.Acts(stage, client, webs, account), account)
+            account.heading("A service that only Consul knows of")
+            catalog.Catalog(stage, client, webs[1], account).play()
         account.summary()
         if keep:
             account.heading(
