@@ -55,7 +55,9 @@ class FakePool:
         self.error: Optional[Exception] = None
         self._open: list[tuple[Any, Callable[[], Probe]]] = []
 
-    def submit(self, key: Any, call: Callable[[], Probe]) -> None:
+    def submit(
+        self, key: Any, call: Callable[[], Probe], *, quiet: Callable[[Probe], bool]
+    ) -> None:
         self._open.append((key, call))
 
     def take(self) -> Sequence[Done[Any, Probe]]:

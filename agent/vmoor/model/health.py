@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
@@ -66,7 +66,8 @@ class Verdict:
 
     health: Health
     reason: str  # a CamelCase word for the entry's condition, such as CheckFailed
-    words: str
+    # For people; that they differ ("200 in 4ms") is no news.
+    words: str = field(compare=False)
     since: float = 0.0
     degraded: bool = False  # healthy, but a check that is not critical fails
 

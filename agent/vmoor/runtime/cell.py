@@ -13,7 +13,8 @@ T = TypeVar("T")
 class Cell(Generic[T]):
     """Holds an immutable value; a change rings the bells of its readers.
 
-    Exactly one controller calls `set`. Setting an equal value rings nobody.
+    Exactly one controller calls `set`. Setting an equal value rings nobody and changes nothing,
+    so that readers may compare by identity; `refresh` takes it for what its comparison leaves out.
     """
 
     def __init__(self, value: T) -> None:
@@ -27,6 +28,13 @@ class Cell(Generic[T]):
 
     def get(self) -> T:
         return self._value
+
+    def refresh(self, value: T) -> None:
+        """As `set`, but an equal value replaces the old one, silently."""
+        if value == self._value:
+            self._value = value
+        else:
+            self.set(value)
 
     def set(self, value: T) -> None:
         with self._lock:

@@ -33,16 +33,19 @@ class Pool(Generic[K, R]):
         self._name = name
         self._open = 0  # submitted and not taken yet: as many threads can be of use
         self._threads = 0
-        self._work: queue.SimpleQueue[tuple[K, Callable[[], R]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[K, Callable[[], R], Callable[[R], bool]]] = (
+            queue.SimpleQueue()
+        )
         self._done: queue.SimpleQueue[Done[K, R]] = queue.SimpleQueue()
 
-    def submit(self, key: K, call: Callable[[], R]) -> None:
+    def submit(self, key: K, call: Callable[[], R], *, quiet: Callable[[R], bool]) -> None:
+        """A result that is `quiet` does not ring: it is taken with whatever comes next."""
         self._open += 1
         if self._threads < min(self._open, self._size):
             self._threads += 1
             name = f"{self._name}-{self._threads}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
-        self._work.put((key, call))
+        self._work.put((key, call, quiet))
 
     def take(self) -> Sequence[Done[K, R]]:
         """What has ended since the last time; never waits."""
@@ -54,10 +57,14 @@ class Pool(Generic[K, R]):
 
     def _run(self) -> None:
         while True:
-            key, call = self._work.get()
+            key, call, quiet = self._work.get()
+            still = False
             try:
-                done: Done[K, R] = Done(key, call())
+                result = call()
+                done: Done[K, R] = Done(key, result)
+                still = quiet(result)
             except Exception as e:  # noqa: BLE001 - raised by whoever takes it
                 done = Done(key, None, e)
             self._done.put(done)
-            self._ring()
+            if not still:
+                self._ring()

@@ -9,7 +9,7 @@ from vmoor.controllers import health
 from vmoor.model.discovered import Discovered
 from vmoor.model.health import Health, Verdict
 from vmoor.model.proxy import ProxyState
-from vmoor.model.service import Check, TcpProbe, UnitProbe
+from vmoor.model.service import Check, HttpProbe, TcpProbe, UnitProbe
 from vmoor.runtime.bell import Bell
 
 from tests.unit.health.world import API, HTTP, WEB, World
@@ -23,6 +23,7 @@ def test_a_dead_unit_is_out_in_the_next_pass(serving: World) -> None:
     assert serving.verdicts.get()["web"] == Verdict(
         Health.UNHEALTHY, "UnitDead", "web.service is failed (failed, signal)", since=100.0
     )
+    assert serving.words() == "web.service is failed (failed, signal)"
     assert serving.prober.scans == scans
 
 
@@ -177,3 +178,53 @@ def test_what_changes_is_told_once(serving: World, caplog: pytest.LogCaptureFixt
     serving.look()
     serving.look(1.0)
     assert caplog.messages == ["web is unhealthy: web.service is failed (failed, signal)"]
+
+
+def test_a_listening_unit_hastens_the_other_checks() -> None:
+    """An application that was started is not kept out until the next period of its http check."""
+    both = replace(WEB, checks=(*WEB.checks, Check("http /", HttpProbe("/", 8080), period=60.0)))
+    world = World(both)
+    world.units.start("web.service")
+    world.settle()
+    assert world.words() == "web.service runs, but nothing listens on 8080"
+    world.prober.ports.add(8080)
+    world.prober.statuses[8080, "/"] = 200
+    world.settle(0.05)
+    assert world.health() is Health.HEALTHY
+
+
+def test_a_pass_looks_at_what_is_due_and_nothing_else() -> None:
+    """Of two hundred checks one that ended costs the judgement of its own service."""
+    many = [
+        replace(API, name=f"s{n}", checks=(replace(HTTP, probe=HttpProbe("/healthz", 9000 + n)),))
+        for n in range(200)
+    ]
+    world = World(*many)
+    for n in range(200):
+        world.prober.ports.add(9000 + n)
+        world.prober.statuses[9000 + n, "/healthz"] = 200
+    world.settle()
+    judged: list[str] = []
+    judge = health.health.judge
+
+    def counted(*given: object) -> Verdict:
+        judged.append("one")
+        return judge(*given)  # type: ignore[arg-type]
+
+    health.health.judge, before = counted, health.health.judge  # type: ignore[assignment]
+    try:
+        world.look(0.001)
+    finally:
+        health.health.judge = before
+    assert judged == []
+
+
+def test_new_words_of_the_same_verdict_are_no_news(serving: World) -> None:
+    """ "200 in 4ms" and "200 in 5ms" wake nobody, but `status` shows the newer."""
+    bell = Bell()
+    serving.verdicts.rings(bell)
+    world = serving
+    old = world.verdicts.get()["web"]
+    world.verdicts.refresh({"web": replace(old, words="active, listening on 8080, still")})
+    assert not bell.wait(0)
+    assert world.words() == "active, listening on 8080, still"
