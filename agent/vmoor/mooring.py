@@ -73,6 +73,7 @@ class Mooring:
             lock=parts.lock, beat=parts.beat, cluster=self._kube(), random=random.random, **shared
         )
         self._registration = self._make_registration(shared)
+        self._lookout = self._make_lookout()
         self.loops = (
             self._loop("identity", self._identity.reconcile),
             self._loop("sources", self._make_sources().reconcile),
@@ -83,7 +84,7 @@ class Mooring:
             self._loop("health", self._checks().reconcile),
             self._loop("registration", self._registration.reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
-            self._loop("lookout", self._lookout().reconcile),
+            self._loop("lookout", self._lookout.reconcile),
         )
         addresses = AddressEvents(self._moved)
         self.pumps = (Pump("systemd", self._units.run), Pump("addresses", addresses.run))
@@ -110,6 +111,7 @@ class Mooring:
         """All loops have ended, or will write no more."""
         parts = self._parts
         self._registration.end()
+        self._lookout.end()
         self._prolong()
         leaving = Leaving(
             settings=parts.settings, lock=parts.lock, beat=parts.beat, machine=self._machine,
@@ -233,7 +235,7 @@ class Mooring:
             cluster=self._kube(),
         )
 
-    def _lookout(self) -> Lookout:
+    def _make_lookout(self) -> Lookout:
         parts = self._parts
         return Lookout(
             settings=parts.settings, discovered=parts.discovered, registered=parts.registered,

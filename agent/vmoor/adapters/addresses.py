@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 # linux/rtnetlink.h: RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
 GROUPS = 0x10 | 0x40 | 0x100 | 0x400
 SETTLE_S = 0.05  # a DHCP client takes the old address away, then sets the new one, then the route
-LOOK_S = 1.0  # the stop event can't end a select
+AGAIN_S = 30.0
 
 
 class AddressEvents:
@@ -22,17 +22,25 @@ class AddressEvents:
 
     def run(self, stop: threading.Event) -> None:
         """The reading thread's life. Without the socket, discovery's own looks have to do."""
+        while not stop.is_set():
+            trouble = self._follow(stop)
+            log.warning("Cannot follow this VM's addresses: %s", trouble)
+            stop.wait(AGAIN_S)
+
+    def _follow(self, stop: threading.Event) -> str:
+        """Why it ended. Waits without a limit: the thread is a daemon, nobody waits for it."""
         try:
             with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE) as told:
                 told.bind((0, GROUPS))
                 told.setblocking(False)  # noqa: FBT003 - its only parameter
                 while not stop.is_set():
-                    if select.select([told], [], [], LOOK_S)[0]:
-                        stop.wait(SETTLE_S)
-                        _drain(told)
-                        self._ring()
+                    select.select([told], [], [])
+                    stop.wait(SETTLE_S)
+                    _drain(told)
+                    self._ring()
         except OSError as e:
-            log.warning("Cannot follow this VM's addresses: %s", e.strerror)
+            return e.strerror or str(e)
+        return "stopped"
 
 
 def _drain(told: socket.socket) -> None:

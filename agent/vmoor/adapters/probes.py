@@ -44,7 +44,7 @@ class LocalProber:
         low, high = probe.status
         if not low <= status <= high:
             return Probe(passed=False, words=f"{status}, want {low}-{high}")
-        if probe.body.encode() not in body:
+        if probe.body.encode(errors="replace") not in body:
             return Probe(
                 passed=False, words=f"{status}, but no {quoted(probe.body)!r} in the answer"
             )
@@ -63,8 +63,9 @@ class LocalProber:
         path = quoted(probe.path)
         try:
             seen = Path(probe.path).stat()
-        except OSError as e:
-            return Probe(passed=False, words=f"{path}: {(e.strerror or 'cannot be read').lower()}")
+        except (OSError, ValueError) as e:  # a zero byte in it
+            why = e.strerror if isinstance(e, OSError) else "no path"
+            return Probe(passed=False, words=f"{path}: {(why or 'cannot be read').lower()}")
         if not stat.S_ISREG(seen.st_mode):
             return Probe(passed=False, words=f"{path} is not a regular file")
         age = max(0.0, time.time() - seen.st_mtime)

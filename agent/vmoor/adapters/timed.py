@@ -9,6 +9,7 @@ default); addresses instead of names avoid it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import socket
@@ -97,7 +98,7 @@ class Connection(http.client.HTTPConnection):
         """From any thread: who reads gets the end of the stream."""
         sock = self.sock
         with contextlib.suppress(OSError):  # closed meanwhile
-            if sock is not None and sock.getsockname()[0] != _source(sock):
+            if sock is not None and not _is_ours(sock.family, sock.getsockname()[0]):
                 # Not SSLSocket's own, which would let the reader go on without TLS.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -127,14 +128,14 @@ class Connection(http.client.HTTPConnection):
         return http.client.HTTPResponse(paced, method=method)
 
 
-def _source(sock: socket.socket) -> str:
-    """The address from which a new connection to the same peer would start; "" = no route."""
-    try:
-        with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
-            probe.connect(sock.getpeername()[:2])
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
+def _is_ours(family: int, address: str) -> bool:
+    """Whether the VM still has this address: no other can be bound."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as e:
+            return e.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 class _Paced:

@@ -39,8 +39,6 @@ Document = Mapping[str, Any]
 PERIOD_S = 5.0
 TIMEOUT_S = 1.0
 DEFAULT_PORT_NAME = "http"
-# Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
-PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
 
 
 def settings_from(document: Document) -> Settings:

@@ -42,16 +42,9 @@ class Loaded:
 
 def load(root: Path = ROOT) -> Loaded:
     """Raises NoConfiguration, or Misconfigured with every problem."""
-    files, problems = _files(root)
+    files, problems, whole = _whole(root)
     if not files and not problems:
         raise NoConfiguration([f"no configuration in {root / 'conf.d'}, waiting for one"])
-    trees: list[tree.Node] = []
-    for file in files:
-        node, found = _read(file)
-        problems.extend(found)
-        if node is not None:
-            trees.append(node)
-    whole = reduce(tree.merge, trees, tree.Node({}, str((files or [root])[0]), 1))
     document = tree.plain(whole)
     findings = _findings(document, whole)
     if problems:  # what a file that cannot be read would have brought is not missing
@@ -62,6 +55,22 @@ def load(root: Path = ROOT) -> Loaded:
         problems.sort(key=lambda p: (order.get(p.file, -1), p.line))
         raise Misconfigured(_told(problems))
     return Loaded(settings_from(document), document, tuple(str(file) for file in files))
+
+
+def unchecked(root: Path = ROOT) -> Any:
+    """What the files say where they can be read, however wrong the rest of them is."""
+    return tree.plain(_whole(root)[2])
+
+
+def _whole(root: Path) -> tuple[list[Path], list[Problem], tree.Node]:
+    files, problems = _files(root)
+    trees: list[tree.Node] = []
+    for file in files:
+        node, found = _read(file)
+        problems.extend(found)
+        if node is not None:
+            trees.append(node)
+    return files, problems, reduce(tree.merge, trees, tree.Node({}, str((files or [root])[0]), 1))
 
 
 def _findings(document: Any, whole: tree.Node) -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vmoor.config import build, labels
 from vmoor.errors import quoted
-from vmoor.model.service import Service
+from vmoor.model.service import PROXY_PORTS, Service
 
 KEY = "X-Vmoor-Service"
 _SECTIONS = ("[Unit]", "[Service]")
@@ -100,7 +100,7 @@ def _take(given: dict[str, Any], word: str) -> None:
         raise _Wrong(f"'{quoted(word)}' is not KEY=VALUE, known: {_KNOWN}")
     if kind == "port" and (not dot or _NAME.fullmatch(name)):
         port = _number(value)
-        if port in build.PROXY_PORTS:
+        if port in PROXY_PORTS:
             raise _Wrong(f"{port} is a port of the proxy itself; choose another")
         given["ports"][name or build.DEFAULT_PORT_NAME] = port
     elif key == "http" and value.startswith("/"):

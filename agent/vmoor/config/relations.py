@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from vmoor.config import build, facts, labels
 from vmoor.config.problems import Finding, Where, about, listed, shown
 from vmoor.model.machine import GENERIC_NAMES
+from vmoor.model.service import PROXY_PORTS
 
 HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
@@ -149,7 +150,7 @@ def _ports(services: Mapping[str, Any]) -> Iterator[Finding]:
             at: Where = ("services", name, "port")
             if "port" not in service:
                 at = ("services", name, "ports", port_name)
-            if port in build.PROXY_PORTS:
+            if port in PROXY_PORTS:
                 yield _finding(at, f"{port} is a port of the proxy itself; choose another")
             elif owners.setdefault(port, name) != name:
                 yield _finding(
@@ -164,6 +165,12 @@ def _service(at: Where, service: Mapping[str, Any]) -> Iterator[Finding]:
     for i, check in enumerate(service.get("checks", ())):
         if check is not None:
             yield from _check((*at, "checks", i), check, ports)
+            if check.get("critical") is False and "weight" not in service:
+                yield _finding(
+                    (*at, "checks", i, "critical"),
+                    "false lowers the service's weight, and it has none: add `weight: 100` to the "
+                    "services of this name on all VMs first",
+                )
 
 
 def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
@@ -173,11 +180,14 @@ def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
         name, service = build.allowed(port, given)
         if service["port"] > HIGHEST_PORT:
             yield _finding(at, f"{port} is not a port (1 to {HIGHEST_PORT})")
-        elif service["port"] in build.PROXY_PORTS:
+        elif service["port"] in PROXY_PORTS:
             yield _finding(at, f"{port} is a port of the proxy itself; choose another")
         if owners.setdefault(name, port) != port and name:
             yield _finding(at, f"{name} is already the name of port {owners[name]}")
         yield from _service(at, service)
+        for i, check in enumerate(service.get("checks", ())):
+            if check is not None and "exec" in check:
+                yield _finding((*at, "checks", i), "exec is for `services` only: declare it there")
 
 
 def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:

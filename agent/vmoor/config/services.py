@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vmoor.config import relations, tree, wording
@@ -17,6 +17,8 @@ from vmoor.config.problems import Finding, Problem
 from vmoor.errors import EXIT_CONFIG, EXIT_OK, Misconfigured
 
 TOLD_LIMIT = 10  # problems of one file
+SERVICES_LIMIT = 1000  # each is an entry in the mesh
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def read(path: str) -> Mapping[str, Any]:
@@ -52,7 +54,23 @@ def read(path: str) -> Mapping[str, Any]:
 def _findings(document: Any, node: tree.Node) -> Sequence[Finding]:
     # The file lacks the keys of a whole configuration.
     found = [f for f in wording.findings(document, node) if f.at]
-    return [*found, *relations.findings(wording.sound(document, found))]
+    sound = wording.sound(document, found)
+    return [*found, *relations.findings(sound), *_beyond(sound.get("services", {}))]
+
+
+def _beyond(services: Mapping[str, Any]) -> Iterator[Finding]:
+    """What its writer, who is not root, may not have the agent do for him."""
+    if len(services) > SERVICES_LIMIT:
+        yield Finding(("services",), f"{len(services)} services, at most {SERVICES_LIMIT} count")
+    for name, service in services.items():
+        for i, check in enumerate(service.get("checks", ())):
+            at = ("services", name, "checks", i)
+            kinds = [kind for kind in ("exec", "file") if kind in (check or ())]
+            if kinds:
+                yield Finding(at, f"{kinds[0]} is for the configuration's services only")
+            http = (check or {}).get("http")
+            if isinstance(http, dict) and http.get("host", "127.0.0.1") not in LOOPBACK:
+                yield Finding((*at, "http", "host"), "only a loopback address is looked at here")
 
 
 def _content(path: str) -> bytes:

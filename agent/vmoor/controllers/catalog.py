@@ -46,13 +46,16 @@ class Catalog:
         self._source: Optional[ConsulSource] = None
         self._node = ""
         self._stored = ""
+        self._last: object = None
+        self._floor = FLOOR_S
         self._turn = Turn()
 
     def reconcile(self) -> Settled:
         source = self._configured()
         if source != self._source:
+            first = self._source is None
             self._source, self._turn = source, Turn()
-            if source is not None:
+            if source is not None and first:  # a changed source brings its own or nothing yet
                 self._found.set(self._kept(source))
         if source is None:
             self._found.set(Found())
@@ -70,18 +73,20 @@ class Catalog:
         others = [check for check in turn.checks if check.id not in local]
         found = catalog.found(services, [*checks, *others], source.require_tag, labels.refusal)
         self._found.set(found)
-        self._keep(source, services)
+        self._keep(services)
         count = len(found.services)
         words = f"{count} service{'' if count == 1 else 's'} of {source.address}"
         if blind:
             return Settled(f"{words}, looking every {BLIND_S:g} s: {blind}", BLIND_S)
-        return Settled(words, FLOOR_S if turn.index else BLIND_S)
+        # The index is that of the whole catalog: in a busy one each query ends at once.
+        calm = bool(turn.index) and (services, checks, turn.checks) == self._last
+        self._last = (services, checks, turn.checks)
+        self._floor = min(BLIND_S, 2 * self._floor) if calm else FLOOR_S
+        return Settled(words, self._floor if turn.index else BLIND_S)
 
     def _kept(self, source: ConsulSource) -> Found:
-        """Of the same source, what was declared when we last ran."""
+        """What was declared when we last ran, whatever the source was then."""
         record = parsed(self._files.read(KEPT))
-        if record.get("source") != asdict(source):
-            return Found(ready=False)
         try:
             services = catalog.revived(record["services"])
         except (KeyError, TypeError):
@@ -89,9 +94,8 @@ class Catalog:
         found = catalog.found(services, (), source.require_tag, labels.refusal)
         return replace(found, told={})
 
-    def _keep(self, source: ConsulSource, services: Sequence[Declared]) -> None:
-        record = {"source": asdict(source), "services": [asdict(each) for each in services]}
-        text = json.dumps(record, sort_keys=True)
+    def _keep(self, services: Sequence[Declared]) -> None:
+        text = json.dumps({"services": [asdict(each) for each in services]}, sort_keys=True)
         if text != self._stored:
             self._files.write(KEPT, text.encode(), 0o600)
             self._stored = text

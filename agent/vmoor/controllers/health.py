@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 NEVER = float("inf")
 CALM_S = 300.0
+HIDDEN_S = 5.0  # between two looks whether a service still listens on loopback only
+GRACE_S = 5.0  # a look that runs longer beyond its timeout hangs: a file on a dead network mount
 # Looks begin together on it: a wake-up costs as much as a look.
 GRID_S = 0.02
 ROUNDING = 1e-6
@@ -47,6 +49,7 @@ class Track:
     state: CheckState = field(default_factory=CheckState)
     looked: bool = False
     running: bool = False
+    began: float = 0.0  # of the look that runs
     gone: bool = False  # of a service or check that is no more
     unit: Optional[tuple[str, ...]] = None  # as it was at the last look
     life: str = ""  # InvocationID in which it was healthy
@@ -129,6 +132,12 @@ class Health:
         self._tracks = {s.name: self._tracked(s, now) for s in services}
         self._ports_of = {s.name: tuple(s.ports.values()) for s in services}
         self._dirty = set(self._tracks)
+        for name, verdict in self._verdicts.get().items():
+            if name not in self._tracks:
+                was_in = verdict.health is health.Health.HEALTHY
+                memory = self._flaps.get(name, Flap())
+                self._flaps[name] = flap.vanished(memory, now, was_in=was_in)
+        self._flaps = {n: f for n, f in self._flaps.items() if n in self._tracks or f.recent(now)}
         self._held = {name: at for name, at in self._held.items() if name in self._tracks}
         current = [track for tracks in self._tracks.values() for track in tracks]
         for track in old:
@@ -208,7 +217,11 @@ class Health:
         track.due = math.ceil(due / GRID_S - ROUNDING) * GRID_S
         self._schedule(track)
         if track.running:  # the pool is busy with others: one look at a time
+            if now - track.began > timeout + GRACE_S:
+                hangs = Probe(passed=False, words="no answer: the look hangs")
+                track.state = track.state.after(hangs, track.check)
             return
+        track.began = now
         track.looked = track.running = True
         self._probes.submit(
             track, lambda: self._prober.look(probe, timeout), quiet=track.is_no_news
@@ -275,6 +288,8 @@ class Health:
             self._held.pop(name, None)
             if left:
                 self._held[name] = now + left
+            elif fresh[name].reason == health.HIDDEN:
+                self._held[name] = now + HIDDEN_S
         self._verdicts.refresh(fresh)
         for name in names & fresh.keys():
             _tell(name, fresh[name], old.get(name))

@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 2.0  # one look at most; the listing of a mesh of 5 000 endpoints is 8 MB
 # Seconds since the change, and between two looks: istiod gathers changes for 0.1 s.
-LOOKS = ((2.0, 0.1), (30.0, 1.0), (float("inf"), 5.0))
+LOOKS = ((2.0, 0.1), (30.0, 1.0), (600.0, 5.0), (float("inf"), 60.0))
 SURE_S = 1.0  # agreement right after a change may be that of before it
 SHARE = 10.0  # a look that took long is not repeated before ten times as long
 CALM_S = 300.0
 # Two looks in a row, so that a push that is just arriving is not taken for one that lacks it.
 BLIND_LOOKS = 2
-NUDGES = 3  # in a row, in vain: then each CALM_S
+NUDGES = 3  # in a row, in vain; then one each CALM_S
 CALL_S = 2.0
 
 
@@ -68,6 +68,12 @@ class Lookout:
         self._changed = 0.0
         self._blind: dict[str, int] = {}  # looks in a row
         self._nudges = 0
+        self._nudged_at = 0.0
+        self._ending = False
+
+    def end(self) -> None:
+        """From the main thread, before a leave: no nudge between its conditional writes."""
+        self._ending = True
 
     def reconcile(self) -> Settled:
         settings, found, entries = (
@@ -111,8 +117,10 @@ class Lookout:
         ripe = [name for name, looks in self._blind.items() if looks >= BLIND_LOOKS]
         if not ripe:
             return
-        if self._nudges >= NUDGES and self._clock.now() - self._changed < CALM_S:
+        now = self._clock.now()
+        if self._nudges >= NUDGES and now - self._nudged_at < CALM_S:
             return
+        self._nudged_at = now
         log.info("istiod gave our proxy no inbound cluster for %s", ripe[0])
         self._blind = {}
         self._nudges += 1
@@ -122,12 +130,18 @@ class Lookout:
         """One entry is enough: istiod computes all targets of this proxy anew."""
         name = registration.entry_name(service, self._machine.name)
         owner = Owner(self._machine.name, settings.workload.service_account)
-        if not lease.may_write(self._lock.get(), self._beat.get(), self._clock.now()):
+        if not self._may_write():
             return
         have = self._cluster.get(Kind.ENTRY, name, deadline=CALL_S)
-        if have is None or not owner.owns(have):
+        if have is None or not owner.owns(have) or not self._may_write():
             return
+        beat = self._beat.get()  # what lands after the lease may land on somebody else's entry
+        left = min(CALL_S, beat.at + beat.duration - self._clock.now())
         with contextlib.suppress(Conflict):  # somebody wrote: that was as good
             self._cluster.apply(
-                Kind.ENTRY, sight.nudged(have), force=True, manager=sight.NUDGER, deadline=CALL_S
+                Kind.ENTRY, sight.nudged(have), force=True, manager=sight.NUDGER, deadline=left
             )
+
+    def _may_write(self) -> bool:
+        now = self._clock.now()
+        return not self._ending and lease.may_write(self._lock.get(), self._beat.get(), now)

@@ -37,6 +37,7 @@ RIVAL = "istio.service"
 MODE = 0o640  # read by the group istio-proxy
 CALM_S = 60.0
 STARTING_S = 1.0  # the unit's signals wake us; this only bounds a lost one
+SETTLED_S = 3.0  # a route that comes and goes restarts nothing
 SLOW_S = 10.0  # a start takes one; after this the cause is outside, most likely istiod
 
 
@@ -70,6 +71,7 @@ class Proxy:
         self._written: Mapping[str, str] = {}
         self._spec = ""  # digest of the parameters that were rendered last
         self._digest = ""  # digest of the rendered texts
+        self._new_address = ("", 0.0)  # and since when, Clock.now()
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
@@ -98,7 +100,7 @@ class Proxy:
                 )
         self._remember(unit)
         self._prepare(settings, credentials, found)
-        return self._drive(unit, credentials.facts.istio.discovery[0])
+        return self._drive(unit, settings, credentials.facts.istio.discovery[0])
 
     def _waiting(self, what: str) -> str:
         return f"live, waiting for {what}" if self._state.get().live else f"waiting for {what}"
@@ -123,13 +125,13 @@ class Proxy:
             self._files.write(f"{RENDERED}/{name}", text.encode(), MODE)
             self._written = {**self._written, name: mark}
 
-    def _drive(self, unit: UnitState, istiod: str) -> Settled:
+    def _drive(self, unit: UnitState, settings: Settings, istiod: str) -> Settled:
         if unit.load == "not-found":
             raise LocalFault(f"cannot find {UNIT}", remedy="reinstall the package vmoor")
         if unit.active in ("inactive", "failed"):
             self._units.start(UNIT)
             return Settled("starting", STARTING_S, waiting=True)
-        if unit.active == "active" and self._moved():
+        if unit.active == "active" and self._moved(settings):
             log.warning("The proxy restarts: this VM's address has changed")
             self._units.restart(UNIT)
             return Settled("restarting for the new address", STARTING_S, waiting=True)
@@ -142,6 +144,8 @@ class Proxy:
             )
         if not state.live:
             return Settled(state.words, STARTING_S, waiting=True)
+        if self._new_address[0]:
+            return Settled("live, the address has changed", STARTING_S)
         pending = "; restart pending: vmoor proxy restart" if state.restart_pending else ""
         return Settled(f"live, {state.mode}{pending}", CALM_S)
 
@@ -157,10 +161,19 @@ class Proxy:
             }
             self._files.write(RUNNING, json.dumps(note).encode(), 0o600)
 
-    def _moved(self) -> bool:
-        """Whether the proxy runs with another address than this VM has; unknown is no."""
-        started_with = self._running().get("address")
-        return bool(started_with) and started_with != self._discovered.get().address
+    def _moved(self, settings: Settings) -> bool:
+        """Whether the VM has had another address than its proxy for a while; unknown is no.
+
+        Not for an address that the configuration names: a reload restarts no proxy.
+        """
+        old, now = self._running().get("address"), self._clock.now()
+        address = self._discovered.get().address
+        if not old or old == address or settings.vm.address:
+            self._new_address = ("", 0.0)
+            return False
+        if self._new_address[0] != address:
+            self._new_address = (address, now)
+        return now - self._new_address[1] >= SETTLED_S
 
     def _found(self, name: str) -> str:
         """Also what cannot be read is not ours, and must not keep us from writing our own."""

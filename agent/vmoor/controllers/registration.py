@@ -20,11 +20,12 @@ from vmoor.model import entry, event, lease, record, registration
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState, Object, Owner
-from vmoor.model.health import Verdict
+from vmoor.model.health import Health, Verdict
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.registration import Known, Observed, Place, Step, Verb, Wish
+from vmoor.model.service import Service
 from vmoor.ports import Clock, Cluster, Files, Kind
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -174,7 +175,7 @@ class Registration:
                     name=registration.entry_name(service.name, place.owner.vm),
                     service=service.name,
                     body=registration.desired(
-                        service, place, degraded=_degraded(verdicts.get(service.name))
+                        service, place, degraded=self._degraded(service, verdicts, place)
                     ),
                     word=registration.word(verdicts.get(service.name), fresh=fresh),
                 )
@@ -187,6 +188,15 @@ class Registration:
             if name not in wanted and not known.absent
         ]
         return sorted([*gone, *wanted.values()], key=_into_the_mesh)
+
+    def _degraded(self, service: Service, verdicts: Mapping[str, Verdict], place: Place) -> bool:
+        """Before the first verdict the weight stays as the cluster has it."""
+        verdict = verdicts.get(service.name)
+        if verdict is not None and verdict.health is not Health.UNKNOWN:
+            return verdict.degraded
+        name = registration.entry_name(service.name, place.owner.vm)
+        thing = self._known.get(name, Known()).thing
+        return thing is not None and registration.is_lowered(service, thing)
 
     def _settle(self, wish: Wish, owner: Owner) -> EntryState:
         """Step by step until nothing is left to do for this entry."""
@@ -348,7 +358,3 @@ def _severity(error: VmoorError) -> int:
 def _into_the_mesh(wish: Wish) -> tuple[bool, str]:
     """The sort key: what goes out comes first."""
     return (wish.body is not None and (wish.word is None or wish.word.healthy), wish.name)
-
-
-def _degraded(verdict: Optional[Verdict]) -> bool:
-    return verdict is not None and verdict.degraded

@@ -76,7 +76,7 @@ class Sources:
         self._reloads = reloads
         self._cells = cells
         self._outside = outside
-        self._patient_until = clock.now() + PATIENCE_S
+        self._patient_until = 0.0  # counts from systemd's first answer
         self._clock = clock
         self._scanned: object = None
         self._marked: tuple[Service, ...] = ()
@@ -123,7 +123,11 @@ class Sources:
         states = self._states.get()
         units = tuple(sorted({s.unit for s in self._marked}))
         alive = {u for u in units if u in states and states[u].active != "inactive"}
-        patient = self._clock.now() < self._patient_until
+        if not self._reloads.get():  # systemd has not answered at all
+            return self._cells.systemd.get()
+        now = self._clock.now()
+        self._patient_until = self._patient_until or now + PATIENCE_S
+        patient = now < self._patient_until
         # A unit that came later is waited for by nobody: its services are new.
         was_ready = self._cells.systemd.get().ready
         ready = was_ready or not patient or all(unit in states for unit in units)
@@ -152,12 +156,15 @@ class Sources:
         if stamp == self._file and now < self._read_again:
             return found
         self._file, self._read_again = stamp, now + RETRY_S
-        read = self._outside.read(path)
+        services = found.services if found.ready else self._kept(path)
+        try:
+            read = self._outside.read(path)
+        except VmoorError as e:
+            return Found(services, problems=(e.message,))
         self._read_again = float("inf")
         if not read.problems:
             self._keep(path, read.document)
             return Found(build.services_from(read.document, "file"))
-        services = found.services if found.ready else self._kept(path)
         return Found(services, problems=read.problems)
 
     def _keep(self, path: str, document: build.Document) -> None:

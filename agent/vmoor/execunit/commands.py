@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vmoor.adapters import children
 from vmoor.config import build
-from vmoor.config.load import load
+from vmoor.config.load import load, unchecked
 from vmoor.errors import Misconfigured
 from vmoor.proxyunit import settings, trusted
 
@@ -47,6 +49,7 @@ class Commands:
         except Misconfigured as e:
             # As in the agent: what was accepted last runs on.
             self._trouble = f"cannot read the configuration: {e.problems[0]}"
+            self._found = {**_salvaged(self._root), **self._found}
 
     def get(self, service: str, check: int) -> Command:
         """Raises Unknown."""
@@ -64,3 +67,21 @@ def _exec_checks(root: Path) -> Mapping[tuple[str, int], Command]:
         for i, check in enumerate(service.get("checks", ()))
         if "exec" in check
     }
+
+
+def _salvaged(root: Path) -> Mapping[tuple[str, int], Command]:
+    """The agent runs on what it accepted; a runner that starts now has only the files."""
+    found = {}
+    services = _mapping(_mapping(unchecked(root)).get("services"))
+    for name, service in services.items():
+        checks = _mapping(service).get("checks")
+        for i, check in enumerate(checks if isinstance(checks, list) else ()):
+            argv = _mapping(check).get("exec")
+            if isinstance(argv, list) and argv and all(isinstance(a, str) for a in argv):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    found[name, i] = Command(argv, build.times_of(check)[1])
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -13,7 +13,7 @@ from typing import Any, Optional, TypeVar
 from vmoor.errors import quoted
 from vmoor.model.discovered import Found
 from vmoor.model.health import Probe
-from vmoor.model.service import Check, Service, ToldProbe
+from vmoor.model.service import PROXY_PORTS, Check, Service, ToldProbe
 
 SERVICES_LIMIT = 1000  # of one VM; each is an entry in the mesh
 REGISTERED = "vmoor-registered"  # Meta of what vmoor itself puts into a catalog: never taken back
@@ -153,6 +153,8 @@ def _unfit(each: Declared) -> str:
         )
     if each.port not in _PORTS:
         return "has no port: declare one"
+    if each.port in PROXY_PORTS:
+        return "has a port of the proxy itself: choose another"
     if not _DNS_LABEL.fullmatch(each.meta.get(PORT_NAME, "http")):
         return f"has a wrong {PORT_NAME}: write a port's name such as http"
     return ""

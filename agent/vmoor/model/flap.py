@@ -14,7 +14,7 @@ WINDOW_S = 600.0  # falls within it count
 FREE = 2  # falls that cost nothing: a deployment, and the one that mends it
 LONGEST_S = 60.0
 REMEMBERED = 50
-REASON = "Flapping"
+REASON, PROXY = "Flapping", "ProxyNotReady"
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,18 @@ class Flap:
     falls: tuple[float, ...] = ()
     good_since: Optional[float] = None
 
+    def recent(self, now: float) -> bool:
+        return any(now - fall < WINDOW_S for fall in self.falls)
+
     def hold(self) -> float:
         """For how long it must have passed to come back: 0, then 1, 2, 4 ... LONGEST_S."""
         costly = len(self.falls) - FREE
         return min(LONGEST_S, 2.0 ** (costly - 1)) if costly > 0 else 0.0
+
+
+def vanished(flap: Flap, now: float, *, was_in: bool) -> Flap:
+    """Its source took it away. If it was in the mesh and comes back, that was a fall."""
+    return Flap((*flap.falls, now)[-REMEMBERED:] if was_in else flap.falls)
 
 
 def damped(
@@ -39,7 +47,8 @@ def damped(
     """
     was_in = old is not None and old.health is Health.HEALTHY
     recent = tuple(fall for fall in flap.falls if now - fall < WINDOW_S)
-    if was_in and judged.health is Health.UNHEALTHY:
+    fell = was_in and judged.health is Health.UNHEALTHY
+    if fell and judged.reason != PROXY:  # its own restarts are no fault of the service
         recent = (*recent, now)[-REMEMBERED:]
     good = judged.health is Health.HEALTHY
     since = flap.good_since if flap.good_since is not None else now

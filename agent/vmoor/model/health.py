@@ -12,6 +12,7 @@ from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe
 
 # A unit in one of these ActiveStates has a running main process.
 RUNNING = ("active", "reloading", "refreshing")
+HIDDEN = "LoopbackOnly"
 # One look may be wrong, so thresholds count; an event is not.
 POLLED = (HttpProbe, TcpProbe, ExecProbe, FileProbe)
 
@@ -93,7 +94,7 @@ def hidden_probe(ports: Iterable[int], listening: Listening) -> Optional[Probe]:
         f"listens on loopback only ({', '.join(map(str, hidden))}), where the mesh cannot reach "
         "it: bind it to 0.0.0.0"
     )
-    return Probe(passed=False, words=words, reason="LoopbackOnly")
+    return Probe(passed=False, words=words, reason=HIDDEN)
 
 
 def unit_probe(probe: UnitProbe, unit: UnitState, listening: Listening) -> Probe:

@@ -18,7 +18,6 @@ from vmoor.model.machine import Machine
 from vmoor.model.service import Service, Workload
 
 HEALTH_CHECKS = "proxy.istio.io/health-checks-enabled"  # "true": no Healthy=True, no endpoint
-DEFAULT_WEIGHT = 100  # of services that can be degraded; the others keep none
 GONE = "ServiceGone"
 REBOOTED = "Rebooted"
 
@@ -141,11 +140,8 @@ def desired(service: Service, place: Place, *, degraded: bool = False) -> Object
         spec["network"] = place.network
     if place.locality:
         spec["locality"] = place.locality
-    weight = service.weight
-    if weight is None and not all(check.critical for check in service.checks):
-        weight = DEFAULT_WEIGHT
-    if weight is not None:
-        spec["weight"] = max(1, weight // 4) if degraded else weight
+    if service.weight is not None:
+        spec["weight"] = _lowered(service.weight) if degraded else service.weight
     return {
         "apiVersion": entry.API_VERSION,
         "kind": "WorkloadEntry",
@@ -162,6 +158,15 @@ def desired(service: Service, place: Place, *, degraded: bool = False) -> Object
         },
         "spec": spec,
     }
+
+
+def is_lowered(service: Service, have: Object) -> bool:
+    weight = have["spec"].get("weight")
+    return service.weight is not None and weight == _lowered(service.weight) != service.weight
+
+
+def _lowered(weight: int) -> int:
+    return max(1, weight // 4)
 
 
 def word(verdict: Optional[Verdict], *, fresh: bool) -> Optional[Word]:

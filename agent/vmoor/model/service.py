@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional, Union
 
+# Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
+PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
+
 
 @dataclass(frozen=True)
 class Workload:

@@ -117,7 +117,7 @@ def test_an_index_that_is_none_starts_from_the_beginning() -> None:
     """And without a busy loop."""
     world = World()
     world.turns = (Turn(7), Turn(0), Turn(3))
-    assert [world.look().again for _ in range(4)] == [0.2, 2.0, 0.2, 0.2]
+    assert [world.look().again for _ in range(4)] == [0.2, 2.0, 0.4, 0.8]
     assert world.waited == [0, 7, 0, 3]
 
 
@@ -235,7 +235,7 @@ def test_what_was_declared_outlives_a_restart_of_ours() -> None:
     assert after.names == []
 
 
-@pytest.mark.parametrize("content", [None, b"{", b'{"source": 1}'])
+@pytest.mark.parametrize("content", [None, b"{", b'{"services": 1}'])
 def test_without_a_record_the_first_answer_or_failure_counts(content: Optional[bytes]) -> None:
     """Until then the source is not ready, and nothing of the VM leaves for its sake."""
     files = FakeFiles()
@@ -255,13 +255,23 @@ def test_without_a_record_the_first_answer_or_failure_counts(content: Optional[b
     assert world.found.get().ready
 
 
-def test_another_sources_record_is_not_taken() -> None:
-    """What another Consul declared is not this one's."""
-    before = World()
-    before.look()
-    other = replace(SETTINGS, sources=Sources(consul=ConsulSource(require_tag="other")))
-    after = World(other, files=before.files)
-    after.away = AWAY
+def test_a_changed_source_takes_nothing_away_before_it_has_answered() -> None:
+    """A reload with an unreadable token, say: what the former said stays until then."""
+    world = World()
+    world.look()
+    world.settings.set(replace(SETTINGS, sources=Sources(consul=ConsulSource(require_tag=""))))
+    world.away = AWAY
     with pytest.raises(errors.Unavailable):
-        after.look()
-    assert after.names == []
+        world.look()
+    assert world.names == ["web"]
+    world.away, world.services = None, ()
+    world.look()
+    assert world.names == []
+
+
+def test_a_busy_catalog_is_asked_less_often() -> None:
+    """Its index moves for all of the datacentre: queries that bring nothing slow down."""
+    world = World()
+    assert [world.look().again for _ in range(6)] == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    world.said = (SICK,)
+    assert world.look().again == 0.2

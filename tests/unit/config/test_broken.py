@@ -60,6 +60,19 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:1: services.web.checks[0]: needs http, tcp, exec or file",
         ],
     ),
+    "critical without a weight": (
+        "services:\n  web:\n    checks:\n    - {tcp: true, critical: false}\n",
+        [
+            "20.yaml:4: services.web.checks[0].critical: false lowers the service's weight, and it has none: "
+            "add `weight: 100` to the services of this name on all VMs first",
+        ],
+    ),
+    "exec of a socket": (
+        "sources: {sockets: {allow: {81: {name: db, checks: [{exec: [/bin/a]}]}}}}\n",
+        [
+            "20.yaml:1: sources.sockets.allow.81.checks[0]: exec is for `services` only: declare it there"
+        ],
+    ),
     "sources": (
         "sources:\n"
         "  systemd: {units: [shop]}\n"

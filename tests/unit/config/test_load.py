@@ -89,7 +89,7 @@ def test_further_checks(tmp_path: Path) -> None:
         {"file": "/run/web/a"},
         {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
     ]
-    text = good(services={"web": {"port": 8080, "checks": checks}})
+    text = good(services={"web": {"port": 8080, "weight": 100, "checks": checks}})
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
     assert [check.probe for check in web.checks] == [
         HttpProbe("/h", 8080, body="ready"),

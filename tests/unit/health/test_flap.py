@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vmoor.model.discovered import Discovered
 from vmoor.model.flap import LONGEST_S
 from vmoor.model.health import Health
+from vmoor.model.proxy import ProxyState
 from vmoor.runtime.bell import Bell
 
 from tests.unit.health.world import World
@@ -99,3 +101,26 @@ def test_ten_minutes_of_flapping_are_few_writes(serving: World) -> None:
     began = writes[0]
     for minute in range(1, 10):
         assert sum(began + 60 * minute <= w < began + 60 * (minute + 1) for w in writes) <= 6
+
+
+def test_a_service_that_vanishes_and_returns_has_fallen(serving: World) -> None:
+    """A source that takes it away and brings it back each time does not get round the hold."""
+    found = serving.discovered.get()
+    for _ in range(3):
+        serving.discovered.set(Discovered())
+        serving.look(1.0)
+        serving.discovered.set(found)
+        serving.look(0.1)
+    assert serving.health() is Health.UNHEALTHY
+    assert "fell 3 times" in serving.words()
+
+
+def test_the_proxys_restarts_are_no_falls(serving: World) -> None:
+    """Whoever restarts the proxy does not have the services held out for it."""
+    live = serving.proxy.get()
+    for _ in range(5):
+        serving.proxy.set(ProxyState(live=False, words="not ready"))
+        serving.look(1.0)
+        serving.proxy.set(live)
+        serving.look(1.0)
+        assert serving.health() is Health.HEALTHY

@@ -228,3 +228,17 @@ def test_new_words_of_the_same_verdict_are_no_news(serving: World) -> None:
     world.verdicts.refresh({"web": replace(old, words="active, listening on 8080, still")})
     assert not bell.wait(0)
     assert world.words() == "active, listening on 8080, still"
+
+
+def test_a_look_that_hangs_is_a_failure() -> None:
+    """A file on a dead network mount: the last good look does not count for ever."""
+    world = World(API)
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    assert world.health("api") is Health.HEALTHY
+    world.pool.hold = True
+    for _ in range(5):
+        world.look(5.0)
+    assert world.health("api") is Health.UNHEALTHY
+    assert world.pool.open() == 1

@@ -209,12 +209,22 @@ def test_a_proxy_started_before_its_agent_runs_with_the_old_files(world: World) 
 
 
 def test_another_address_restarts_the_proxy_once(world: World) -> None:
-    """It would get no inbound side for the new address; nothing else restarts a proxy."""
+    """It would get no inbound side for the new address; one that comes and goes does not."""
     world.controller.reconcile()
     world.unit("active", "ready")
     world.rules("i1")
     world.controller.reconcile()
     world.discovered.set(Discovered(address="198.18.0.12"))
+    world.controller.reconcile()
+    assert world.systemd.calls[1:] == []
+    world.discovered.set(Discovered(address="198.18.0.11"))
+    world.controller.reconcile()
+    world.discovered.set(Discovered(address="198.18.0.12"))
+    world.controller.reconcile()
+    world.clock.seconds += proxy.SETTLED_S - 0.1
+    world.controller.reconcile()
+    assert world.systemd.calls[1:] == []
+    world.clock.seconds += 0.1
     assert world.controller.reconcile().waiting
     assert world.systemd.calls[1:] == [f"restart {proxy.UNIT}"]
     assert json.loads(world.disk.content["/run/vmoor-proxy/proxy.env"])["instance_ip"] == (

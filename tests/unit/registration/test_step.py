@@ -275,8 +275,7 @@ def test_owners_do_not_mix() -> None:
     ("weight", "critical", "degraded", "expected"),
     [
         (None, True, False, None),
-        (None, False, False, 100),
-        (None, False, True, 25),
+        (None, False, True, None),
         (8, False, False, 8),
         (8, False, True, 2),
         (3, False, True, 1),

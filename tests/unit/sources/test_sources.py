@@ -255,3 +255,24 @@ def test_a_file_that_is_broken_at_a_restart_keeps_what_it_said() -> None:
     lost.answer = after.answer
     lost.look()
     assert names(lost.cells.file) == []
+
+
+def test_a_file_that_cannot_be_read_at_a_restart_keeps_what_it_said() -> None:
+    """The child that validates may fail for reasons of this machine."""
+    before = World(file={"path": PATH})
+    before.look()
+    after = World(before.disk, file={"path": PATH})
+    after.fault = LocalFault("cannot run vmoor.config.services: out of memory")
+    after.look()
+    assert names(after.cells.file) == ["api"]
+    assert "out of memory" in after.cells.file.get().problems[0]
+
+
+def test_without_systemd_nothing_is_known_and_nothing_leaves() -> None:
+    """D-Bus may be away at our start for as long as it likes."""
+    world = World(systemd={})
+    world.reloads.set(0)
+    world.look()
+    world.clock.advance(3600.0)
+    world.look()
+    assert not world.cells.systemd.get().ready
