@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from vmoor.adapters import execs, listeners, timed
-from vmoor.errors import quoted
+from vmoor.errors import LocalFault, quoted
 from vmoor.model.health import Listening, Probe
-from vmoor.model.service import ExecProbe, FileProbe, HttpProbe, Polled, TcpProbe
+from vmoor.model.service import ExecProbe, FileProbe, HttpProbe, Polled, TcpProbe, Tls
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
@@ -39,6 +39,8 @@ class LocalProber:
             status, body = _answer(probe, began + timeout)
         except (OSError, ValueError) as e:  # also RemoteDisconnected, which is both
             return Probe(passed=False, words=_trouble(e, timeout))
+        except LocalFault as e:
+            return Probe(passed=False, words=quoted(e.message))
         except http.client.HTTPException as e:
             return Probe(passed=False, words=f"not HTTP: {quoted(str(e) or type(e).__name__)}")
         low, high = probe.status
@@ -80,8 +82,14 @@ class LocalProber:
 def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
     """Status and body of a whole answer, or one of BODY_LIMIT."""
     host = _address(probe.host)
-    origin = f"http://[{host}]:{probe.port}" if ":" in host else f"http://{host}:{probe.port}"
-    connection = timed.Connection(origin, ssl.create_default_context, time.monotonic)
+    authority = f"[{host}]" if ":" in host else host
+    tls = probe.tls or Tls()
+    connection = timed.Connection(
+        f"{'https' if probe.tls else 'http'}://{authority}:{probe.port}",
+        lambda: _context(tls),
+        time.monotonic,
+        server_name=tls.server_name,
+    )
     connection.until = until
     named = any(name.lower() == "host" for name in probe.headers)
     try:
@@ -93,6 +101,28 @@ def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
             return answer.status, answer.read(BODY_LIMIT)
     finally:
         connection.close()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """From the files as they are now: certificates are renewed. Raises LocalFault."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = tls.ca
+    try:
+        if tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        files = f"{tls.cert} with {tls.key}"
+        if tls.cert:
+            # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(tls.cert, tls.key, password="")
+    except ssl.SSLError as e:
+        reason = (e.reason or "not PEM, or encrypted").replace("_", " ").lower()
+        raise LocalFault(f"cannot use {files}: {reason}") from None
+    except OSError as e:
+        raise LocalFault(f"cannot read {files}: {(e.strerror or '').lower()}") from None
+    return context
 
 
 def _address(host: str) -> str:
@@ -112,6 +142,10 @@ def _trouble(error: Exception, timeout: float) -> str:
         return f"timed out after {timeout:g}s"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return quoted(f"its certificate is refused: {error.verify_message}")
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {quoted(error.reason or error).lower().replace('_', ' ')}"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return quoted(text.lower())
 

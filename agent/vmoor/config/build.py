@@ -30,6 +30,7 @@ from vmoor.model.service import (
     HttpProbe,
     Service,
     TcpProbe,
+    Tls,
     UnitProbe,
     Workload,
 )
@@ -199,6 +200,8 @@ def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Ch
     if port is None:
         raise KeyError(f"http check {probe['path']}: port")
     rest = {key: probe[key] for key in ("host", "headers", "method", "body") if key in probe}
+    if "tls" in probe:
+        rest["tls"] = Tls() if probe["tls"] is True else Tls(**probe["tls"])
     http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
     return Check(f"http {probe['path']}", http, **common)
 

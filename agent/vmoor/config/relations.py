@@ -208,6 +208,9 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
             yield _finding((*given, "status"), f"{low}-{high} is upside down, write {high}-{low}")
         if "body" in probe and probe.get("method") == "HEAD":
             yield _finding((*given, "body"), "an answer to HEAD has no body; use method: GET")
+        tls = probe.get("tls")
+        if isinstance(tls, Mapping) and ("cert" in tls) != ("key" in tls):
+            yield _finding((*given, "tls"), "has one of cert and key; it needs both or neither")
 
 
 def _http_port(at: Where, probe: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:

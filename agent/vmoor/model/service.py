@@ -35,6 +35,16 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """https; the paths of PEM files. Without `ca` the server's certificate is not verified."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    server_name: str = ""  # "" = the address
+
+
+@dataclass(frozen=True)
 class HttpProbe:
     path: str
     port: int
@@ -43,6 +53,7 @@ class HttpProbe:
     status: tuple[int, int] = (200, 399)
     method: str = "GET"
     body: str = ""  # what the answer must contain; "" = anything
+    tls: Optional[Tls] = None
 
 
 @dataclass(frozen=True)

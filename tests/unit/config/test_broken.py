@@ -226,6 +226,17 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "use method: GET"
         ],
     ),
+    "half a client certificate, and tls: false": (
+        "services: {web: {checks: [{http: {path: /, tls: {cert: /c}}}, {http: {path: /, tls: false}}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[1].http.tls: false is not true, nor a mapping such as {ca: /etc/web/ca.pem}",
+            "20.yaml:1: services.web.checks[0].http.tls: has one of cert and key; it needs both or neither",
+        ],
+    ),
+    "a word that is a key of tls elsewhere": (
+        "vault: {ca: /x}\n",
+        ["20.yaml:1: vault: unknown key 'ca', known here: address, auth, ca_cert, namespace"],
+    ),
     "port and ports": (
         "services:\n  web:\n    ports: {http: 8080}\n",
         ["20.yaml:3: services.web: has port and ports; keep one of them"],
