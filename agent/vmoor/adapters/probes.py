@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from vmoor.adapters import execs, listeners, timed
-from vmoor.errors import LocalFault, quoted
+from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
-from vmoor.model.service import ExecProbe, FileProbe, HttpProbe, Polled, TcpProbe, Tls
+from vmoor.model.service import ExecProbe, FileProbe, GrpcProbe, HttpProbe, Polled, TcpProbe, Tls
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
@@ -31,6 +31,8 @@ class LocalProber:
             return execs.look(probe, timeout)
         if isinstance(probe, FileProbe):
             return self.file(probe)
+        if isinstance(probe, GrpcProbe):
+            return self.grpc(probe, timeout)
         return self.tcp(probe, timeout)
 
     def http(self, probe: HttpProbe, timeout: float) -> Probe:
@@ -39,8 +41,6 @@ class LocalProber:
             status, body = _answer(probe, began + timeout)
         except (OSError, ValueError) as e:  # also RemoteDisconnected, which is both
             return Probe(passed=False, words=_trouble(e, timeout))
-        except LocalFault as e:
-            return Probe(passed=False, words=quoted(e.message))
         except http.client.HTTPException as e:
             return Probe(passed=False, words=f"not HTTP: {quoted(str(e) or type(e).__name__)}")
         low, high = probe.status
@@ -59,6 +59,20 @@ class LocalProber:
         except (OSError, ValueError) as e:
             return Probe(passed=False, words=_trouble(e, timeout))
         return Probe(passed=True, words=f"connected in {_ms(began)}")
+
+    def grpc(self, probe: GrpcProbe, timeout: float) -> Probe:
+        try:
+            from vmoor.adapters import grpc  # noqa: PLC0415 - h2 is large, and optional
+        except ImportError:
+            return Probe(passed=False, words="needs the package python3-h2")
+        began = time.monotonic()
+        try:
+            words = grpc.ask(probe, lambda: _left(began + timeout))
+        except (OSError, ValueError) as e:
+            return Probe(passed=False, words=_trouble(e, timeout))
+        if words != grpc.SERVING:
+            return Probe(passed=False, words=words)
+        return Probe(passed=True, words=f"{words} in {_ms(began)}")
 
     def file(self, probe: FileProbe) -> Probe:
         """A time in the future counts as young: a clock that is set back is no fault of it."""
@@ -104,7 +118,7 @@ def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    """From the files as they are now: certificates are renewed. Raises LocalFault."""
+    """From the files as they are now: certificates are renewed. Raises ValueError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     files = tls.ca
     try:
@@ -119,9 +133,9 @@ def _context(tls: Tls) -> ssl.SSLContext:
             context.load_cert_chain(tls.cert, tls.key, password="")
     except ssl.SSLError as e:
         reason = (e.reason or "not PEM, or encrypted").replace("_", " ").lower()
-        raise LocalFault(f"cannot use {files}: {reason}") from None
+        raise ValueError(f"cannot use {files}: {reason}") from None
     except OSError as e:
-        raise LocalFault(f"cannot read {files}: {(e.strerror or '').lower()}") from None
+        raise ValueError(f"cannot read {files}: {(e.strerror or '').lower()}") from None
     return context
 
 
@@ -146,8 +160,9 @@ def _trouble(error: Exception, timeout: float) -> str:
         return quoted(f"its certificate is refused: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
         return f"TLS: {quoted(error.reason or error).lower().replace('_', ' ')}"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return quoted(text.lower())
+    if isinstance(error, OSError):
+        return quoted((error.strerror or str(error)).lower())
+    return quoted(error)
 
 
 def _ms(began: float) -> str:

@@ -63,6 +63,14 @@ class TcpProbe:
 
 
 @dataclass(frozen=True)
+class GrpcProbe:
+    """grpc.health.v1.Health on the loopback address."""
+
+    port: int
+    service: str = ""  # "" = the server as a whole
+
+
+@dataclass(frozen=True)
 class ExecProbe:
     """A command of the operator's, named by its place: services.NAME.checks[check]."""
 
@@ -92,7 +100,7 @@ class ToldProbe:
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
-Polled = Union[HttpProbe, TcpProbe, ExecProbe, FileProbe]
+Polled = Union[HttpProbe, TcpProbe, GrpcProbe, ExecProbe, FileProbe]
 AnyProbe = Union[Polled, UnitProbe, ToldProbe]
 
 
