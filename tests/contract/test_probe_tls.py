@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,11 +15,13 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from vmoor.adapters.probes import LocalProber
 from vmoor.model.health import Probe
 from vmoor.model.service import HttpProbe, Tls
 
-from tests.contract.test_probes import OK, drip, server
+from tests.contract.test_probes import OK, drip, server, silence
 from tests.rig.certs import Authority
 
 TIMEOUT = 0.5
@@ -131,18 +136,28 @@ def test_files_that_are_of_no_use(site: Site, tmp_path: Path, given: str) -> Non
     assert site.look(tls).words.startswith(f"cannot use {names}: ")
 
 
-def test_an_encrypted_key_asks_nobody(site: Site, tmp_path: Path) -> None:
-    """OpenSSL would read the password from the terminal, and wait for it."""
-    from cryptography.hazmat.primitives import serialization as s
-
-    cert, key = site.authority.issue("client", ["client"])
-    plain = s.load_pem_private_key(key.read_bytes(), None)
-    key.write_bytes(
-        plain.private_bytes(
-            s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(b"secret")
-        )
+def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
+    """OpenSSL would ask the terminal for the password, and wait for it: here it has one."""
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
     )
-    assert site.look(Tls(cert=str(cert), key=str(key))).words.startswith(f"cannot use {cert}")
+    cert, _ = Authority(tmp_path).issue("client", ["client"])
+    both = tmp_path / "both.pem"
+    both.write_bytes(cert.read_bytes() + key)
+    with server(silence) as port:
+        code = (
+            "from vmoor.adapters.probes import LocalProber; from vmoor.model.service import *;"
+            f"tls = Tls(cert='{both}', key='{both}');"
+            f"print(LocalProber().http(HttpProbe('/', {port}, tls=tls), 5).words)"
+        )
+        command = ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"]
+        ran = subprocess.run(
+            command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=30
+        )
+    words = f"cannot use {both} with {both}: not PEM, or encrypted"
+    assert ran.stdout.decode().split() == words.split()
 
 
 def test_a_server_without_tls(site: Site) -> None:

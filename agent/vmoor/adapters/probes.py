@@ -132,7 +132,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
             # Without a password OpenSSL would ask the terminal for that of an encrypted key.
             context.load_cert_chain(tls.cert, tls.key, password="")
     except ssl.SSLError as e:
-        reason = (e.reason or "not PEM, or encrypted").replace("_", " ").lower()
+        reason = e.reason.replace("_", " ").lower() if e.reason else "not PEM, or encrypted"
         raise ValueError(f"cannot use {files}: {reason}") from None
     except OSError as e:
         raise ValueError(f"cannot read {files}: {(e.strerror or '').lower()}") from None
