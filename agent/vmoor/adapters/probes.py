@@ -16,7 +16,7 @@ from pathlib import Path
 from vmoor.adapters import execs, listeners, timed
 from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
-from vmoor.model.service import ExecProbe, FileProbe, HttpProbe, Polled, TcpProbe
+from vmoor.model.service import ExecProbe, FileProbe, GrpcProbe, HttpProbe, Polled, TcpProbe, Tls
 
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 
@@ -31,6 +31,8 @@ class LocalProber:
             return execs.look(probe, timeout)
         if isinstance(probe, FileProbe):
             return self.file(probe)
+        if isinstance(probe, GrpcProbe):
+            return self.grpc(probe, timeout)
         return self.tcp(probe, timeout)
 
     def http(self, probe: HttpProbe, timeout: float) -> Probe:
@@ -58,6 +60,20 @@ class LocalProber:
             return Probe(passed=False, words=_trouble(e, timeout))
         return Probe(passed=True, words=f"connected in {_ms(began)}")
 
+    def grpc(self, probe: GrpcProbe, timeout: float) -> Probe:
+        try:
+            from vmoor.adapters import grpc  # noqa: PLC0415 - h2 is large, and optional
+        except ImportError:
+            return Probe(passed=False, words="needs the package python3-h2")
+        began = time.monotonic()
+        try:
+            words = grpc.ask(probe, lambda: _left(began + timeout))
+        except (OSError, ValueError) as e:
+            return Probe(passed=False, words=_trouble(e, timeout))
+        if words != grpc.SERVING:
+            return Probe(passed=False, words=words)
+        return Probe(passed=True, words=f"{words} in {_ms(began)}")
+
     def file(self, probe: FileProbe) -> Probe:
         """A time in the future counts as young: a clock that is set back is no fault of it."""
         path = quoted(probe.path)
@@ -81,8 +97,14 @@ class LocalProber:
 def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
     """Status and body of a whole answer, or one of BODY_LIMIT."""
     host = _address(probe.host)
-    origin = f"http://[{host}]:{probe.port}" if ":" in host else f"http://{host}:{probe.port}"
-    connection = timed.Connection(origin, ssl.create_default_context, time.monotonic)
+    authority = f"[{host}]" if ":" in host else host
+    tls = probe.tls or Tls()
+    connection = timed.Connection(
+        f"{'https' if probe.tls else 'http'}://{authority}:{probe.port}",
+        lambda: _context(tls),
+        time.monotonic,
+        server_name=tls.server_name,
+    )
     connection.until = until
     named = any(name.lower() == "host" for name in probe.headers)
     try:
@@ -94,6 +116,28 @@ def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
             return answer.status, answer.read(BODY_LIMIT)
     finally:
         connection.close()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """From the files as they are now: certificates are renewed. Raises ValueError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = tls.ca
+    try:
+        if tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        files = f"{tls.cert} with {tls.key}"
+        if tls.cert:
+            # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(tls.cert, tls.key, password="")
+    except ssl.SSLError as e:
+        reason = e.reason.replace("_", " ").lower() if e.reason else "not PEM, or encrypted"
+        raise ValueError(f"cannot use {files}: {reason}") from None
+    except OSError as e:
+        raise ValueError(f"cannot read {files}: {(e.strerror or '').lower()}") from None
+    return context
 
 
 def _address(host: str) -> str:
@@ -113,8 +157,13 @@ def _trouble(error: Exception, timeout: float) -> str:
         return f"timed out after {timeout:g}s"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return quoted(text.lower())
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return quoted(f"its certificate is refused: {error.verify_message}")
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {quoted(error.reason or error).lower().replace('_', ' ')}"
+    if isinstance(error, OSError):
+        return quoted((error.strerror or str(error)).lower())
+    return quoted(error)
 
 
 def _ms(began: float) -> str:

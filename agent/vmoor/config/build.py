@@ -27,9 +27,11 @@ from vmoor.model.service import (
     Check,
     ExecProbe,
     FileProbe,
+    GrpcProbe,
     HttpProbe,
     Service,
     TcpProbe,
+    Tls,
     UnitProbe,
     Workload,
 )
@@ -68,14 +70,23 @@ def ports_of(service: Document) -> Mapping[str, int]:
     return dict(service.get("ports", {}))
 
 
-def port_of(probe: Document, ports: Mapping[str, int]) -> Optional[int]:
-    """The port that an http check means; None when it must say which."""
+def port_of(
+    probe: Document, ports: Mapping[str, int], name: str = DEFAULT_PORT_NAME
+) -> Optional[int]:
+    """The port that a check means, of several that of this name; None when it must say which."""
     port = probe.get("port")
     if isinstance(port, int):
         return port
     if port is None and len(ports) == 1:
         return next(iter(ports.values()))
-    return ports.get(DEFAULT_PORT_NAME if port is None else port)
+    return ports.get(name if port is None else port)
+
+
+def grpc_of(given: Any) -> Document:
+    """The mapping that true or a port stands for."""
+    if isinstance(given, Mapping):
+        return given
+    return {} if given is True else {"port": given}  # true is an int too
 
 
 def times_of(check: Document) -> tuple[float, float]:
@@ -178,6 +189,9 @@ def _checks(given: Document, ports: Mapping[str, int], place: ExecProbe) -> Iter
     if "http" in given:
         yield _http(given["http"], ports, common)
         return
+    if "grpc" in given:
+        yield _grpc(grpc_of(given["grpc"]), ports, common)
+        return
     if "exec" in given:
         yield Check(f"exec {given['exec'][0]}", place, **common)
         return
@@ -197,8 +211,18 @@ def _http(given: Any, ports: Mapping[str, int], common: Mapping[str, Any]) -> Ch
     if port is None:
         raise KeyError(f"http check {probe['path']}: port")
     rest = {key: probe[key] for key in ("host", "headers", "method", "body") if key in probe}
+    if "tls" in probe:
+        rest["tls"] = Tls() if probe["tls"] is True else Tls(**probe["tls"])
     http = HttpProbe(path=probe["path"], port=port, status=status_of(probe), **rest)
     return Check(f"http {probe['path']}", http, **common)
+
+
+def _grpc(given: Document, ports: Mapping[str, int], common: Mapping[str, Any]) -> Check:
+    port = port_of(given, ports, "grpc")
+    if port is None:
+        raise KeyError("grpc check: port")
+    service = given.get("service", "")
+    return Check(f"grpc {port} {service}".rstrip(), GrpcProbe(port, service), **common)
 
 
 def _file(given: Any, common: Mapping[str, Any]) -> Check:

@@ -206,22 +206,31 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
     program = check.get("exec", ("/",))[0]
     if program is not None and not program.startswith("/"):
         yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
-    http = check.get("http")
-    if http is not None:
-        given = (*at, "http")
-        probe, inside = (
-            ({"path": http}, given) if isinstance(http, str) else (http, (*given, "port"))
-        )
-        yield from _http_port(inside if "port" in probe else given, probe, ports)
-        low, high = build.status_of(probe)
-        if low > high:
-            yield _finding((*given, "status"), f"{low}-{high} is upside down, write {high}-{low}")
-        if "body" in probe and probe.get("method") == "HEAD":
-            yield _finding((*given, "body"), "an answer to HEAD has no body; use method: GET")
+    if "http" in check:
+        yield from _http((*at, "http"), check["http"], ports)
+    if "grpc" in check:
+        grpc = build.grpc_of(check["grpc"])
+        inside = (*at, "grpc", "port") if "port" in grpc else (*at, "grpc")
+        yield from _port(inside, grpc, ports, "grpc")
 
 
-def _http_port(at: Where, probe: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
-    if not ports or build.port_of(probe, ports) is not None:
+def _http(at: Where, given: Any, ports: Mapping[str, int]) -> Iterator[Finding]:
+    probe = {"path": given} if isinstance(given, str) else given
+    yield from _port((*at, "port") if "port" in probe else at, probe, ports, "http")
+    low, high = build.status_of(probe)
+    if low > high:
+        yield _finding((*at, "status"), f"{low}-{high} is upside down, write {high}-{low}")
+    if "body" in probe and probe.get("method") == "HEAD":
+        yield _finding((*at, "body"), "an answer to HEAD has no body; use method: GET")
+    tls = probe.get("tls")
+    if isinstance(tls, Mapping) and ("cert" in tls) != ("key" in tls):
+        yield _finding((*at, "tls"), "has one of cert and key; it needs both or neither")
+
+
+def _port(
+    at: Where, probe: Mapping[str, Any], ports: Mapping[str, int], name: str
+) -> Iterator[Finding]:
+    if not ports or build.port_of(probe, ports, name) is not None:
         return
     names = listed(sorted(ports))
     if "port" in probe:

@@ -120,8 +120,8 @@ def _homes(schema: Mapping[str, Any], key: str, where: Where) -> Iterator[Where]
         if key in part.get("properties", ()):
             yield where
         for name, inside in part.get("properties", {}).items():
-            # The mesh's keys (version, path, ca) are common words, those of sources are services'.
-            if name not in ("mesh", "sources"):
+            # The keys of mesh, tls and grpc are common words, those of sources are services'.
+            if name not in ("mesh", "sources", "tls", "grpc"):
                 yield from _homes(inside, key, (*where, name))
         for step, below in (("NAME", "additionalProperties"), (0, "items")):
             if isinstance(part.get(below), Mapping):

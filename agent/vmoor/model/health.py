@@ -5,16 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import Optional, get_args
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
-from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import Check, Polled, UnitProbe
 
 # A unit in one of these ActiveStates has a running main process.
 RUNNING = ("active", "reloading", "refreshing")
 HIDDEN = "LoopbackOnly"
 # One look may be wrong, so thresholds count; an event is not.
-POLLED = (HttpProbe, TcpProbe, ExecProbe, FileProbe)
+POLLED = get_args(Polled)
 
 
 class Health(enum.Enum):

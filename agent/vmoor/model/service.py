@@ -38,6 +38,16 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """https; the paths of PEM files. Without `ca` the server's certificate is not verified."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    server_name: str = ""  # "" = the address
+
+
+@dataclass(frozen=True)
 class HttpProbe:
     path: str
     port: int
@@ -46,12 +56,21 @@ class HttpProbe:
     status: tuple[int, int] = (200, 399)
     method: str = "GET"
     body: str = ""  # what the answer must contain; "" = anything
+    tls: Optional[Tls] = None
 
 
 @dataclass(frozen=True)
 class TcpProbe:
     port: int
     host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class GrpcProbe:
+    """grpc.health.v1.Health on the loopback address."""
+
+    port: int
+    service: str = ""  # "" = the server as a whole
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class ToldProbe:
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
-Polled = Union[HttpProbe, TcpProbe, ExecProbe, FileProbe]
+Polled = Union[HttpProbe, TcpProbe, GrpcProbe, ExecProbe, FileProbe]
 AnyProbe = Union[Polled, UnitProbe, ToldProbe]
 
 

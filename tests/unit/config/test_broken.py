@@ -53,11 +53,11 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         ["20.yaml:2: unknown key 'serivces', did you mean 'services'?"],
     ),
     "a key of a later version": (
-        "services: {web: {checks: [{grpc: {port: 1}}]}}\n",
+        "services: {web: {checks: [{udp: 1}]}}\n",
         [
-            "20.yaml:1: services.web.checks[0]: unknown key 'grpc', known here: critical, exec, "
-            "failure_threshold, file, http, initial_delay, period, success_threshold, tcp, timeout",
-            "20.yaml:1: services.web.checks[0]: needs http, tcp, exec or file",
+            "20.yaml:1: services.web.checks[0]: unknown key 'udp', known here: critical, exec, "
+            "failure_threshold, file, grpc, http, initial_delay, period, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: needs http, tcp, grpc, exec or file",
         ],
     ),
     "critical without a weight": (
@@ -204,7 +204,7 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a check of nothing, and of two things": (
         "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
         [
-            "20.yaml:4: services.web.checks[0]: needs http, tcp, exec or file",
+            "20.yaml:4: services.web.checks[0]: needs http, tcp, grpc, exec or file",
             "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
         ],
     ),
@@ -238,6 +238,33 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:1: services.web.checks[0].http.body: an answer to HEAD has no body; "
             "use method: GET"
         ],
+    ),
+    "half a client certificate, and tls: false": (
+        "services: {web: {checks: [{http: {path: /, tls: {cert: /c}}}, {http: {path: /, tls: false}}]}}\n",
+        [
+            "20.yaml:1: services.web.checks[1].http.tls: false is not true, nor a mapping such as {ca: /etc/web/ca.pem}",
+            "20.yaml:1: services.web.checks[0].http.tls: has one of cert and key; it needs both or neither",
+        ],
+    ),
+    "grpc to no port": (
+        "services:\n"
+        "  api:\n"
+        "    ports: {http: 81, admin: 82}\n"
+        "    checks:\n"
+        "    - grpc: true\n"
+        "    - grpc: {port: sql}\n"
+        "    - grpc: 0\n"
+        "    - grpc: {port: 81, service: a b}\n",
+        [
+            "20.yaml:5: services.api.checks[0].grpc: which port? The service has several; add `port: ` with admin or http",
+            "20.yaml:6: services.api.checks[1].grpc.port: there is no port 'sql' here, write admin or http or a number",
+            "20.yaml:7: services.api.checks[2].grpc: 0 is not a port (1 to 65535)",
+            "20.yaml:8: services.api.checks[3].grpc.service: 'a b' is not a gRPC service such as shop.Cart, of at most 127 characters",
+        ],
+    ),
+    "a word that is a key of tls elsewhere": (
+        "vault: {ca: /x}\n",
+        ["20.yaml:1: vault: unknown key 'ca', known here: address, auth, ca_cert, namespace"],
     ),
     "port and ports": (
         "services:\n  web:\n    ports: {http: 8080}\n",

@@ -14,7 +14,16 @@ from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
 from vmoor.config.settings import AppRole, ConsulSource, Interception, MeshSource, Sources
-from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import (
+    Check,
+    ExecProbe,
+    FileProbe,
+    GrpcProbe,
+    HttpProbe,
+    TcpProbe,
+    Tls,
+    UnitProbe,
+)
 
 from tests.unit.config.folders import GOOD, facts, good, told, write
 
@@ -86,6 +95,11 @@ log: {level: debug}
 def test_further_checks(tmp_path: Path) -> None:
     checks = [
         {"http": {"path": "/h", "method": "GET", "body": "ready"}},
+        {"http": {"path": "/h", "tls": True}},
+        {"http": {"path": "/h", "tls": {"ca": "/c", "server_name": "web.example"}}},
+        {"grpc": True},
+        {"grpc": 9090},
+        {"grpc": {"port": "http", "service": "shop.Cart"}},
         {"file": "/run/web/a"},
         {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
     ]
@@ -93,10 +107,32 @@ def test_further_checks(tmp_path: Path) -> None:
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
     assert [check.probe for check in web.checks] == [
         HttpProbe("/h", 8080, body="ready"),
+        HttpProbe("/h", 8080, tls=Tls()),
+        HttpProbe("/h", 8080, tls=Tls(ca="/c", server_name="web.example")),
+        GrpcProbe(8080),
+        GrpcProbe(9090),
+        GrpcProbe(8080, "shop.Cart"),
         FileProbe("/run/web/a"),
         FileProbe("/run/web/b", 60.0),
     ]
-    assert [check.critical for check in web.checks] == [True, True, False]
+    assert [check.critical for check in web.checks] == [*[True] * 7, False]
+    assert [check.name for check in web.checks[3:6]] == [
+        "grpc 8080",
+        "grpc 9090",
+        "grpc 8080 shop.Cart",
+    ]
+
+
+def test_grpc_means_the_port_of_that_name(tmp_path: Path) -> None:
+    """Of several, as http does."""
+    checks = [{"grpc": True}, {"grpc": {}}, {"http": "/"}]
+    text = good(services={"api": {"ports": {"http": 80, "grpc": 81}, "checks": checks}})
+    (api,) = load(write(tmp_path, **{"10": text})).settings.services
+    assert [check.probe for check in api.checks] == [
+        GrpcProbe(81),
+        GrpcProbe(81),
+        HttpProbe("/", 80),
+    ]
 
 
 def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:
