@@ -17,6 +17,7 @@ from vmoor.model.machine import GENERIC_NAMES
 
 HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
+LOOKS = ("period", "timeout", "initial_delay", "failure_threshold", "success_threshold")
 
 
 def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -181,18 +182,9 @@ def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
-    period, timeout = build.times_of(check)
-    if period < SHORTEST_PERIOD_S:
-        yield _finding((*at, "period"), f"{check['period']} is too short, write 200ms or more")
-    if "timeout" in check:
-        if not timeout:
-            yield _finding((*at, "timeout"), "0 would fail every probe, write 1s")
-        elif timeout > period:
-            asked = check.get("period", f"{build.PERIOD_S:g}s, the default")
-            words = (
-                f"{check['timeout']} is longer than the period ({asked}); a probe must end first"
-            )
-            yield _finding((*at, "timeout"), words)
+    yield from _times(at, check)
+    if "process" in check:
+        yield from _heard_of(at, check)
     program = check.get("exec", ("/",))[0]
     if program is not None and not program.startswith("/"):
         yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
@@ -208,6 +200,27 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
             yield _finding((*given, "status"), f"{low}-{high} is upside down, write {high}-{low}")
         if "body" in probe and probe.get("method") == "HEAD":
             yield _finding((*given, "body"), "an answer to HEAD has no body; use method: GET")
+
+
+def _times(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
+    period, timeout = build.times_of(check)
+    if period < SHORTEST_PERIOD_S:
+        yield _finding((*at, "period"), f"{check['period']} is too short, write 200ms or more")
+    if "timeout" in check:
+        if not timeout:
+            yield _finding((*at, "timeout"), "0 would fail every probe, write 1s")
+        elif timeout > period:
+            asked = check.get("period", f"{build.PERIOD_S:g}s, the default")
+            words = (
+                f"{check['timeout']} is longer than the period ({asked}); a probe must end first"
+            )
+            yield _finding((*at, "timeout"), words)
+
+
+def _heard_of(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in LOOKS:
+        if key in check:
+            yield _finding((*at, key), "a process is not looked at but heard of; remove the line")
 
 
 def _http_port(at: Where, probe: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Looks at every service and says whether it may be in the mesh.
 
-Probes run in a pool; unit checks are decided here and at once from what systemd told. Nothing
-is polled but what a check asks for.
+Probes run in a pool; checks of units and processes are decided here and at once from what was told
+of them. Nothing is polled but what a check asks for.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
-from vmoor.model import flap, health
+from vmoor.model import flap, health, process
 from vmoor.model.discovered import Discovered
 from vmoor.model.flap import Flap
 from vmoor.model.health import CheckState, Listening, Probe, Verdict
+from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState, UnitState
-from vmoor.model.service import Check, Service, ToldProbe, UnitProbe
+from vmoor.model.service import Check, ProcessProbe, Service, ToldProbe, UnitProbe
 from vmoor.ports import Clock, Prober
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -41,8 +42,9 @@ class Track:
     state: CheckState = field(default_factory=CheckState)
     looked: bool = False
     running: bool = False
-    unit: Optional[tuple[str, ...]] = None  # as it was at the last look
-    life: str = ""  # InvocationID in which it was healthy
+    told: object = None  # what was told of its unit or process at the last look
+    life: str = ""  # InvocationID in which the unit was healthy
+    pid: int = 0  # with which the process was healthy
     deaf_since: Optional[float] = None  # since when it runs without listening
 
 
@@ -65,6 +67,7 @@ class Health:
         *,
         discovered: Cell[Discovered],
         unit_states: Cell[Mapping[str, UnitState]],
+        process_states: Cell[Mapping[str, ProcessState]],
         proxy_state: Cell[ProxyState],
         verdicts: Cell[Mapping[str, Verdict]],
         prober: Prober,
@@ -74,6 +77,7 @@ class Health:
     ) -> None:
         self._discovered = discovered
         self._unit_states = unit_states
+        self._process_states = process_states
         self._proxy_state = proxy_state
         self._verdicts = verdicts
         self._prober = prober
@@ -128,6 +132,8 @@ class Health:
         probe = check.probe
         if isinstance(probe, UnitProbe):
             self._look_at_unit(track, probe, now)
+        elif isinstance(probe, ProcessProbe):
+            self._look_at_process(track, probe.path, now)
         elif isinstance(probe, ToldProbe):
             self._hear(track)
         elif now >= track.due and not track.running:
@@ -151,9 +157,9 @@ class Health:
             return
         # Not MainPID: it is told a moment before the state that explains it.
         told = (unit.load, unit.active, unit.sub, unit.invocation_id)
-        if told == track.unit and now < track.due:
+        if told == track.told and now < track.due:
             return
-        track.unit = told
+        track.told = told
         runs = unit.active in health.RUNNING
         was_healthy = track.state.health is health.Health.HEALTHY
         if runs and was_healthy and unit.invocation_id != track.life:
@@ -169,6 +175,22 @@ class Health:
             track.due = now + _patience(now - track.deaf_since, track.check.period)
         else:
             track.deaf_since, track.due = None, NEVER
+
+    def _look_at_process(self, track: Track, path: str, now: float) -> None:
+        told = self._process_states.get().get(path)
+        if told is None:  # its first reading rings
+            track.due = NEVER
+            return
+        if told == track.told and now < track.due:
+            return
+        track.told = told
+        was_healthy = track.state.health is health.Health.HEALTHY
+        seen = process.probe(path, told, track.pid if was_healthy else 0)
+        track.state = track.state.after(seen, track.check)
+        track.pid = told.pid
+        # One that took the place of another is good at the next look.
+        again = told.alive and not seen.passed
+        track.due = now + LISTEN_LOOKS[0][1] if again else NEVER
 
     def _ports(self) -> Listening:
         if self._listening is None:

@@ -14,7 +14,15 @@ from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
 from vmoor.config.settings import AppRole, ConsulSource, Interception, MeshSource, Sources
-from vmoor.model.service import Check, ExecProbe, FileProbe, HttpProbe, TcpProbe, UnitProbe
+from vmoor.model.service import (
+    Check,
+    ExecProbe,
+    FileProbe,
+    HttpProbe,
+    ProcessProbe,
+    TcpProbe,
+    UnitProbe,
+)
 
 from tests.unit.config.folders import GOOD, facts, good, told, write
 
@@ -88,6 +96,8 @@ def test_further_checks(tmp_path: Path) -> None:
         {"http": {"path": "/h", "method": "GET", "body": "ready"}},
         {"file": "/run/web/a"},
         {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
+        {"process": "/run/a.pid"},
+        {"process": {"pid_file": "/run/b.pid"}},
     ]
     text = good(services={"web": {"port": 8080, "checks": checks}})
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
@@ -95,8 +105,10 @@ def test_further_checks(tmp_path: Path) -> None:
         HttpProbe("/h", 8080, body="ready"),
         FileProbe("/run/web/a"),
         FileProbe("/run/web/b", 60.0),
+        ProcessProbe("/run/a.pid"),
+        ProcessProbe("/run/b.pid"),
     ]
-    assert [check.critical for check in web.checks] == [True, True, False]
+    assert [check.critical for check in web.checks] == [True, True, False, True, True]
 
 
 def test_a_service_that_says_nothing_is_still_checked(tmp_path: Path) -> None:
