@@ -16,6 +16,7 @@ from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import LocalProber
+from vmoor.adapters.processes import Processes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
@@ -59,6 +60,7 @@ class Mooring:
         self._parts = parts
         self._machine = machine
         self._units = SystemdUnits()
+        self._processes = Processes()
         self._observed = Cell(Observed())
         self._found = Cells()
         self._declared = Cell(Found(ready=False))
@@ -87,7 +89,11 @@ class Mooring:
             self._loop("lookout", self._lookout.reconcile),
         )
         addresses = AddressEvents(self._moved)
-        self.pumps = (Pump("systemd", self._units.run), Pump("addresses", addresses.run))
+        self.pumps = (
+            Pump("systemd", self._units.run),
+            Pump("processes", self._processes.run),
+            Pump("addresses", addresses.run),
+        )
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
 
@@ -190,6 +196,7 @@ class Mooring:
             },
             host=parts.host,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
+            watch_processes=self._processes.watch,
         )
 
     def _catalog(self) -> Catalog:
@@ -213,7 +220,8 @@ class Mooring:
         parts, bell = self._parts, self._bells.setdefault("health", Bell())
         probes: Pool[Track, Probe] = Pool(PROBERS, bell.ring, "probe")
         return Health(
-            discovered=parts.discovered, unit_states=self._units.states, proxy_state=parts.proxy,
+            discovered=parts.discovered, unit_states=self._units.states,
+            process_states=self._processes.states, proxy_state=parts.proxy,
             verdicts=parts.verdicts, prober=LocalProber(), probes=probes, clock=parts.clock,
             random=random.random,
         )  # fmt: skip
@@ -258,6 +266,7 @@ class Mooring:
         parts.registered.rings(bell["lookout"])
         self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
         self._units.reloads.rings(bell["sources"])
+        self._processes.states.rings(bell["health"])
         mine = self._found
         for found in (mine.systemd, self._declared, mine.file, mine.sockets):
             found.rings(bell["discovery"])

@@ -29,6 +29,7 @@ from vmoor.model.service import (
     FileProbe,
     GrpcProbe,
     HttpProbe,
+    ProcessProbe,
     Service,
     TcpProbe,
     Tls,
@@ -197,6 +198,12 @@ def _checks(given: Document, ports: Mapping[str, int], place: ExecProbe) -> Iter
         return
     if "file" in given:
         yield _file(given["file"], common)
+        return
+    if "process" in given:
+        process = given["process"]
+        path = process if isinstance(process, str) else process["pid_file"]
+        common["failure_threshold"] = 1  # as for a unit
+        yield Check(f"process {path}", ProcessProbe(path), **common)
         return
     tcp = given["tcp"]
     # True is an int too.

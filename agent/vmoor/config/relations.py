@@ -18,6 +18,7 @@ from vmoor.model.service import PROXY_PORTS
 
 HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
+LOOKS = ("period", "timeout", "initial_delay", "failure_threshold", "success_threshold")
 
 
 def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -191,6 +192,21 @@ def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
+    yield from _times(at, check)
+    if "process" in check:
+        yield from _heard_of(at, check)
+    program = check.get("exec", ("/",))[0]
+    if program is not None and not program.startswith("/"):
+        yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
+    if "http" in check:
+        yield from _http((*at, "http"), check["http"], ports)
+    if "grpc" in check:
+        grpc = build.grpc_of(check["grpc"])
+        inside = (*at, "grpc", "port") if "port" in grpc else (*at, "grpc")
+        yield from _port(inside, grpc, ports, "grpc")
+
+
+def _times(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
     period, timeout = build.times_of(check)
     if period < SHORTEST_PERIOD_S:
         yield _finding((*at, "period"), f"{check['period']} is too short, write 200ms or more")
@@ -203,15 +219,12 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
                 f"{check['timeout']} is longer than the period ({asked}); a probe must end first"
             )
             yield _finding((*at, "timeout"), words)
-    program = check.get("exec", ("/",))[0]
-    if program is not None and not program.startswith("/"):
-        yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
-    if "http" in check:
-        yield from _http((*at, "http"), check["http"], ports)
-    if "grpc" in check:
-        grpc = build.grpc_of(check["grpc"])
-        inside = (*at, "grpc", "port") if "port" in grpc else (*at, "grpc")
-        yield from _port(inside, grpc, ports, "grpc")
+
+
+def _heard_of(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in LOOKS:
+        if key in check:
+            yield _finding((*at, key), "a process is not looked at but heard of; remove the line")
 
 
 def _http(at: Where, given: Any, ports: Mapping[str, int]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from vmoor.config.settings import Settings
 from vmoor.errors import Rejected
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered, Found, merged
-from vmoor.model.service import UnitProbe
+from vmoor.model.service import ProcessProbe, UnitProbe
 from vmoor.ports import Host
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -23,7 +23,8 @@ AGAIN_S = 300.0  # a change of an address rings; this only bounds a lost one
 class Discovery:
     """`sources` are the further ones beside the configuration, in order of precedence.
 
-    `watch_units` is told the units that own services, on each pass.
+    `watch_units` is told the units that own services, `watch_processes` the pid files of checks,
+    on each pass.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Discovery:
         sources: Mapping[str, Cell[Found]],
         host: Host,
         watch_units: Callable[[Sequence[str]], None],
+        watch_processes: Callable[[Sequence[str]], None],
     ) -> None:
         self._settings = settings
         self._credentials = credentials
@@ -42,6 +44,7 @@ class Discovery:
         self._sources = sources
         self._host = host
         self._watch_units = watch_units
+        self._watch_processes = watch_processes
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
@@ -56,6 +59,7 @@ class Discovery:
         probes = [check.probe for service in found.services for check in service.checks]
         owners = {p.unit for p in probes if isinstance(p, UnitProbe)}
         self._watch_units(sorted(owners | set(found.units)))
+        self._watch_processes([p.path for p in probes if isinstance(p, ProcessProbe)])
         if not found.ready:  # what is not found yet would leave the mesh
             return Settled("waiting for the sources", AGAIN_S, waiting=True)
         # Before the address: services are checked while the VM is still mooring, and an address

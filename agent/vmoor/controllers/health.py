@@ -1,7 +1,7 @@
 """Looks at every service and says whether it may be in the mesh.
 
-Probes run in a pool; unit checks are decided here and at once from what systemd told. Nothing
-is polled but what a check asks for.
+Probes run in a pool; checks of units and processes are decided here and at once from what was told
+of them. Nothing is polled but what a check asks for.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
-from vmoor.model import flap, health
+from vmoor.model import flap, health, process
 from vmoor.model.discovered import Discovered
 from vmoor.model.flap import Flap
 from vmoor.model.health import CheckState, Listening, Probe, Verdict
+from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState, UnitState
-from vmoor.model.service import Check, Polled, Service, ToldProbe, UnitProbe
+from vmoor.model.service import Check, Polled, ProcessProbe, Service, ToldProbe, UnitProbe
 from vmoor.ports import Clock, Prober
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -51,8 +52,9 @@ class Track:
     running: bool = False
     began: float = 0.0  # of the look that runs
     gone: bool = False  # of a service or check that is no more
-    unit: Optional[tuple[str, ...]] = None  # as it was at the last look
-    life: str = ""  # InvocationID in which it was healthy
+    told: object = None  # what was told of its unit or process at the last look
+    life: str = ""  # InvocationID in which the unit was healthy
+    pid: int = 0  # with which the process was healthy
     deaf_since: Optional[float] = None  # since when it runs without listening
 
     def is_no_news(self, probe: Probe) -> bool:
@@ -81,6 +83,7 @@ class Health:
         *,
         discovered: Cell[Discovered],
         unit_states: Cell[Mapping[str, UnitState]],
+        process_states: Cell[Mapping[str, ProcessState]],
         proxy_state: Cell[ProxyState],
         verdicts: Cell[Mapping[str, Verdict]],
         prober: Prober,
@@ -90,6 +93,7 @@ class Health:
     ) -> None:
         self._discovered = discovered
         self._unit_states = unit_states
+        self._process_states = process_states
         self._proxy_state = proxy_state
         self._verdicts = verdicts
         self._prober = prober
@@ -175,8 +179,10 @@ class Health:
         return bugs
 
     def _heed(self, now: float) -> None:
-        """Events: units, and what a source tells of its services."""
-        told: Sequence[object] = (self._unit_states.get(), self._discovered.get().told)
+        """Events: units, processes, and what a source tells of its services."""
+        told: Sequence[object] = (
+            self._unit_states.get(), self._process_states.get(), self._discovered.get().told
+        )  # fmt: skip
         if self._heeded is not None and all(a is b for a, b in zip(told, self._heeded)):
             return
         self._heeded = told
@@ -202,6 +208,9 @@ class Health:
         probe = track.check.probe
         if isinstance(probe, UnitProbe):
             self._look_at_unit(track, probe, now)
+            self._schedule(track)
+        elif isinstance(probe, ProcessProbe):
+            self._look_at_process(track, probe.path, now)
             self._schedule(track)
         elif isinstance(probe, ToldProbe):
             self._hear(track)
@@ -240,9 +249,9 @@ class Health:
             return
         # Not MainPID: it is told a moment before the state that explains it.
         told = (unit.load, unit.active, unit.sub, unit.invocation_id)
-        if told == track.unit and now < track.due:
+        if told == track.told and now < track.due:
             return
-        track.unit = told
+        track.told = told
         runs = unit.active in health.RUNNING
         was_healthy = track.state.health is health.Health.HEALTHY
         if runs and was_healthy and unit.invocation_id != track.life:
@@ -267,6 +276,22 @@ class Health:
             if isinstance(track.check.probe, health.POLLED) and track.looked:
                 track.due = min(track.due, now)
                 self._schedule(track)
+
+    def _look_at_process(self, track: Track, path: str, now: float) -> None:
+        told = self._process_states.get().get(path)
+        if told is None:  # its first reading rings
+            track.due = NEVER
+            return
+        if told == track.told and now < track.due:
+            return
+        track.told = told
+        was_healthy = track.state.health is health.Health.HEALTHY
+        seen = process.probe(path, told, track.pid if was_healthy else 0)
+        track.state = track.state.after(seen, track.check)
+        track.pid = told.pid
+        # One that took the place of another is good at the next look.
+        again = told.alive and not seen.passed
+        track.due = now + LISTEN_LOOKS[0][1] if again else NEVER
 
     def _ports(self) -> Listening:
         if self._listening is None:

@@ -98,13 +98,20 @@ class UnitProbe:
 
 
 @dataclass(frozen=True)
+class ProcessProbe:
+    """The process whose pid stands in the file lives. Driven by events."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class ToldProbe:
     """The source that brought the service also tells how it is."""
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
 Polled = Union[HttpProbe, TcpProbe, GrpcProbe, ExecProbe, FileProbe]
-AnyProbe = Union[Polled, UnitProbe, ToldProbe]
+AnyProbe = Union[Polled, UnitProbe, ProcessProbe, ToldProbe]
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         "services: {web: {checks: [{udp: 1}]}}\n",
         [
             "20.yaml:1: services.web.checks[0]: unknown key 'udp', known here: critical, exec, "
-            "failure_threshold, file, grpc, http, initial_delay, period, success_threshold, tcp, timeout",
-            "20.yaml:1: services.web.checks[0]: needs http, tcp, grpc, exec or file",
+            "failure_threshold, file, grpc, http, initial_delay, period, process, success_threshold, tcp, timeout",
+            "20.yaml:1: services.web.checks[0]: needs http, tcp, grpc, exec, file or process",
         ],
     ),
     "critical without a weight": (
@@ -204,8 +204,20 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a check of nothing, and of two things": (
         "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
         [
-            "20.yaml:4: services.web.checks[0]: needs http, tcp, grpc, exec or file",
+            "20.yaml:4: services.web.checks[0]: needs http, tcp, grpc, exec, file or process",
             "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
+        ],
+    ),
+    "a process that is looked at": (
+        "services:\n  web:\n    checks:\n    - process: web.pid\n"
+        "    - process: {pid_file: /run/web.pid}\n      period: 1s\n"
+        "      failure_threshold: 3\n",
+        [
+            "20.yaml:4: services.web.checks[0].process: 'web.pid' is not the absolute path of a file",
+            "20.yaml:6: services.web.checks[1].period: a process is not looked at but heard of; "
+            "remove the line",
+            "20.yaml:7: services.web.checks[1].failure_threshold: a process is not looked at but "
+            "heard of; remove the line",
         ],
     ),
     "http without a path": (

@@ -20,6 +20,7 @@ from vmoor.model.service import (
     FileProbe,
     GrpcProbe,
     HttpProbe,
+    ProcessProbe,
     TcpProbe,
     Tls,
     UnitProbe,
@@ -102,6 +103,8 @@ def test_further_checks(tmp_path: Path) -> None:
         {"grpc": {"port": "http", "service": "shop.Cart"}},
         {"file": "/run/web/a"},
         {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
+        {"process": "/run/a.pid"},
+        {"process": {"pid_file": "/run/b.pid"}},
     ]
     text = good(services={"web": {"port": 8080, "weight": 100, "checks": checks}})
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
@@ -114,8 +117,10 @@ def test_further_checks(tmp_path: Path) -> None:
         GrpcProbe(8080, "shop.Cart"),
         FileProbe("/run/web/a"),
         FileProbe("/run/web/b", 60.0),
+        ProcessProbe("/run/a.pid"),
+        ProcessProbe("/run/b.pid"),
     ]
-    assert [check.critical for check in web.checks] == [*[True] * 7, False]
+    assert [check.critical for check in web.checks] == [*[True] * 7, False, True, True]
     assert [check.name for check in web.checks[3:6]] == [
         "grpc 8080",
         "grpc 9090",

@@ -15,7 +15,7 @@ from vmoor.model.discovered import Discovered, Found
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
 from vmoor.model.health import Probe
 from vmoor.model.secret import Secret
-from vmoor.model.service import Check, Service, TcpProbe, UnitProbe, Workload
+from vmoor.model.service import Check, ProcessProbe, Service, TcpProbe, UnitProbe, Workload
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
@@ -46,6 +46,7 @@ class World:
         self.interfaces = {"eth1": "10.0.0.5"}
         self.region = "eu-west-1/eu-west-1a"
         self.watched: Sequence[str] = ()
+        self.pid_files: Sequence[str] = ()
         self.settings: Cell[Optional[Settings]] = Cell(settings)
         self.credentials: Cell[Optional[Credentials]] = Cell(None)
         self.discovered = Cell(Discovered())
@@ -57,6 +58,7 @@ class World:
             sources={"consul": self.consul},
             host=self,
             watch_units=self._watch,
+            watch_processes=self._watch_processes,
         )
 
     def look(self) -> Settled:
@@ -64,6 +66,9 @@ class World:
 
     def _watch(self, names: Sequence[str]) -> None:
         self.watched = names
+
+    def _watch_processes(self, paths: Sequence[str]) -> None:
+        self.pid_files = paths
 
     def interface_address(self, name: str) -> str:
         return self.interfaces[name]
@@ -86,6 +91,18 @@ def test_services_are_known_before_the_address() -> None:
     assert world.look() == Settled("waiting for identity", 300.0, waiting=True)
     assert world.discovered.get() == Discovered((WEB,), "", "eu-west-1/eu-west-1a")
     assert world.watched == ["web.service"]
+
+
+def test_pid_files_of_all_sources_are_watched() -> None:
+    """Each path that a check names, and no others."""
+    process = Check("process", ProcessProbe("/run/db.pid"))
+    world = World()
+    world.consul.set(Found((Service("db", {"sql": 5432}, (process,)),)))
+    world.look()
+    assert world.pid_files == ["/run/db.pid"]
+    world.consul.set(Found())
+    world.look()
+    assert world.pid_files == []
 
 
 def test_without_settings_there_is_nothing() -> None:

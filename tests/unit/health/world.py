@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from vmoor.controllers import health
 from vmoor.model.discovered import Discovered
 from vmoor.model.health import Health, Verdict
+from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState
-from vmoor.model.service import Check, HttpProbe, Service, UnitProbe
+from vmoor.model.service import Check, HttpProbe, ProcessProbe, Service, UnitProbe
 from vmoor.runtime.cell import Cell
 
 from tests.fakes.prober import FakePool, FakeProber
@@ -18,6 +19,8 @@ WEB = Service(
     "web", {"http": 8080}, (Check("unit web.service", UnitProbe("web.service", (8080,))),)
 )
 HTTP = Check("http /healthz", HttpProbe("/healthz", 9090), period=5.0)
+PID_FILE = "/run/db.pid"
+DB = Service("db", {"sql": 5432}, (Check("process", ProcessProbe(PID_FILE)),))
 API = Service("api", {"http": 9090}, (HTTP,))
 
 
@@ -28,6 +31,7 @@ class World:
         self.at = 100.0
         self.units = FakeUnits("web.service")
         self.units.watch(["web.service"])
+        self.processes: Cell[Mapping[str, ProcessState]] = Cell({})
         self.prober, self.pool = FakeProber(), FakePool()
         self.discovered = Cell(Discovered(services))
         self.proxy = Cell(ProxyState(live=True, words="live"))
@@ -35,6 +39,7 @@ class World:
         self.controller = health.Health(
             discovered=self.discovered,
             unit_states=self.units.states,
+            process_states=self.processes,
             proxy_state=self.proxy,
             verdicts=self.verdicts,
             prober=self.prober,
