@@ -362,3 +362,34 @@ def test_an_answer_that_never_ends_is_bounded(tmp_path: Path) -> None:
             thread.join(PATIENCE)
         assert not found.passed
         assert words in found.words
+
+
+def test_a_runner_that_starts_beside_a_broken_configuration_knows_its_commands() -> None:
+    """The agent runs on what it accepted: after an upgrade its checks must not fail for that."""
+    with running() as (made, _):
+        made.configure(["/bin/echo", "fine"])
+        write(made.folder, **{"20": "services: {web: {prot: 1, checks: 7}, x: 3}\n", "30": "{\n"})
+        (made.folder / "conf.d/20.yaml").write_text("services: {web: {prot: 1}}\n")
+        assert made.look().words == "fine"
+
+
+def test_a_runner_that_is_replaced_is_asked_again(tmp_path: Path) -> None:
+    """An upgrade ends it amid a look; its socket, and who starts the next, stay."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            listener.accept()[0].close()
+            link, _ = listener.accept()
+            with link:
+                link.recv(4096)
+                link.sendall(b'{"code": 0, "output": "back"}\n')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found = execs.look(ExecProbe("web", 0), 1, path)
+        thread.join(PATIENCE)
+    assert found == Probe(passed=True, words="back")
+    assert found.words == "back"

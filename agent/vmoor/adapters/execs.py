@@ -20,8 +20,12 @@ GRACE_S = 1.0  # beyond the command's own time: the runner starts, and kills wha
 def look(probe: ExecProbe, timeout: float, path: str = execunit.SOCKET) -> Probe:
     """`timeout` is the command's, in seconds, which the runner takes from the configuration."""
     began = time.monotonic()
+    until = began + timeout + GRACE_S
     try:
-        answer = _ask(probe, began + timeout + GRACE_S, path)
+        try:
+            answer = _ask(probe, until, path)
+        except (_Ended, ConnectionResetError):  # an upgrade replaces the runner; its socket stays
+            answer = _ask(probe, until, path)
     except (FileNotFoundError, ConnectionRefusedError):
         unit = execunit.SOCKET_UNIT
         words = f"{unit} does not run: systemctl start {unit}"
@@ -31,6 +35,10 @@ def look(probe: ExecProbe, timeout: float, path: str = execunit.SOCKET) -> Probe
     except (OSError, ValueError) as e:
         return Probe(passed=False, words=f"no answer of vmoor-exec: {quoted(e)}")
     return _judged(answer, timeout, time.monotonic() - began)
+
+
+class _Ended(ValueError):
+    """Without a word."""
 
 
 def _ask(probe: ExecProbe, until: float, path: str) -> Mapping[str, Any]:
@@ -46,6 +54,8 @@ def _ask(probe: ExecProbe, until: float, path: str) -> Mapping[str, Any]:
                 raise socket.timeout
             link.settimeout(left)
             piece = link.recv(execunit.ANSWER_LIMIT + 1 - len(line))
+            if not piece and not line:
+                raise _Ended("it ended")
             if not piece:
                 raise ValueError("it ended" if len(line) <= execunit.ANSWER_LIMIT else "too long")
             line += piece
