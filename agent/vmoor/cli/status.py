@@ -55,6 +55,9 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
         yield from _steps(steps.values())
     if document.get("services"):
         yield from _services(document["services"], now)
+    headline = str(document.get("headline", ""))
+    if document.get("state") == "moored" and ", but " in headline:
+        yield headline
     blocked = steps.get(document.get("blocked_at") or "")
     if blocked:
         if blocked["remedy"]:

@@ -131,6 +131,7 @@ def test_a_service_that_nobody_selects_is_told() -> None:
     assert status.document(snap)["reachable"] is False
     assert status.document(GOOD)["reachable"] is True
     assert "unseen" in text(snap)
+    assert text(snap).splitlines()[-1] == status.headline(snap)
 
 
 def test_a_vm_that_has_left_says_so() -> None:
