@@ -24,7 +24,8 @@ def look(probe: ExecProbe, timeout: float, path: str = execunit.SOCKET) -> Probe
     try:
         try:
             answer = _ask(probe, until, path)
-        except (_Ended, ConnectionResetError):  # an upgrade replaces the runner; its socket stays
+        except (_Ended, BrokenPipeError, ConnectionResetError):
+            # An upgrade replaces the runner; its socket stays.
             answer = _ask(probe, until, path)
     except (FileNotFoundError, ConnectionRefusedError):
         unit = execunit.SOCKET_UNIT
