@@ -16,10 +16,10 @@ from typing import Any
 
 from vmoor.errors import LocalFault, Misconfigured, quoted
 from vmoor.model.machine import GENERIC_NAMES, Machine
+from vmoor.model.service import DNS_LABEL
 
 INSTANCE_DATA = "run/cloud-init/instance-data.json"
 INSTANCE_DATA_LIMIT = 1 << 20  # bytes; a file with a large user-data has some 10 KB
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123
 HASH_CHARS = 16  # 64 bits: told apart are clones of one image
 _SIOCGIFCONF = 0x8912  # linux/sockios.h
 _IFREQ = 40 if struct.calcsize("P") == 8 else 32  # bytes of struct ifreq  # noqa: PLR2004
@@ -54,7 +54,7 @@ class LocalHost:
         tried = [configured] if configured else [instance, hostname]
         for candidate in tried:
             label = candidate.lower()
-            if LABEL.fullmatch(label) and label not in GENERIC_NAMES:
+            if DNS_LABEL.fullmatch(label) and label not in GENERIC_NAMES:
                 return label
         told = " or ".join(repr(quoted(candidate)) for candidate in tried if candidate)
         raise Misconfigured(

@@ -15,11 +15,10 @@ from typing import Any
 
 from vmoor.config import build, labels
 from vmoor.errors import quoted
-from vmoor.model.service import PROXY_PORTS, Service
+from vmoor.model.service import DNS_LABEL, PROXY_PORTS, Service
 
 KEY = "X-Vmoor-Service"
 _SECTIONS = ("[Unit]", "[Service]")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 _LARGEST = 65535  # of a port and of a weight
 _KNOWN = "port=N, port.NAME=N, http=PATH, weight=N, label.KEY=VALUE"
@@ -80,7 +79,7 @@ def _lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 def _service(unit: str, value: str) -> Service:
     name, *words = value.split()
-    if not _NAME.fullmatch(name):
+    if not DNS_LABEL.fullmatch(name):
         raise _Wrong(f"'{quoted(name)}' is not a service name, write {KEY}=web port=8080")
     given: dict[str, Any] = {"unit": unit, "ports": {}, "labels": {}, "checks": []}
     for word in words:
@@ -98,7 +97,7 @@ def _take(given: dict[str, Any], word: str) -> None:
     kind, dot, name = key.partition(".")
     if not equals:
         raise _Wrong(f"'{quoted(word)}' is not KEY=VALUE, known: {_KNOWN}")
-    if kind == "port" and (not dot or _NAME.fullmatch(name)):
+    if kind == "port" and (not dot or DNS_LABEL.fullmatch(name)):
         port = _number(value)
         if port in PROXY_PORTS:
             raise _Wrong(f"{port} is a port of the proxy itself; choose another")

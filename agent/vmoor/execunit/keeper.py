@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmoor import execunit
+from vmoor.adapters.run import ENVIRONMENT
 from vmoor.errors import quoted
 from vmoor.execunit.commands import Commands, Unknown
 
@@ -25,10 +26,6 @@ KILLED_S = 0.5  # until then a killed process is gone; one that waits for a disk
 KILLED_LOOK_S = 0.005
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 CHUNK = 64 << 10
-ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-}
 
 
 def serve(link: socket.socket, commands: Commands) -> None:
@@ -69,7 +66,7 @@ def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
     process = subprocess.Popen(
         argv,
         cwd="/",
-        env=ENVIRONMENT,
+        env=dict(ENVIRONMENT),
         stdin=subprocess.DEVNULL,
         stdout=into,
         stderr=into,

@@ -5,7 +5,6 @@ Shapes: https://developer.hashicorp.com/consul/api-docs/agent/service and .../ag
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, TypeVar
@@ -13,14 +12,13 @@ from typing import Any, Optional, TypeVar
 from vmoor.errors import quoted
 from vmoor.model.discovered import Found
 from vmoor.model.health import Probe
-from vmoor.model.service import PROXY_PORTS, Check, Service, ToldProbe
+from vmoor.model.service import DNS_LABEL, PROXY_PORTS, Check, Service, ToldProbe
 
 SERVICES_LIMIT = 1000  # of one VM; each is an entry in the mesh
 REGISTERED = "vmoor-registered"  # Meta of what vmoor itself puts into a catalog: never taken back
 WEIGHT_LIMIT = 65535  # Consul's; 1 is its default
 PORT_NAME, PROTOCOL, LABEL = "vmoor-port-name", "vmoor-protocol", "vmoor.label."
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PORTS = range(1, 65536)
 # Consul's own output of these is never empty once they ran; until then they are critical, such
 # as after each restart of the agent (agent/checks/check.go). That is no news.
@@ -146,7 +144,7 @@ def _counts(each: Declared, tag: str) -> bool:
 
 def _unfit(each: Declared) -> str:
     """Why it cannot be a service here, with what to do; "" when it can."""
-    if not _DNS_LABEL.fullmatch(each.name):
+    if not DNS_LABEL.fullmatch(each.name):
         return (
             "has no name for the mesh: rename it (lower-case letters, digits and dashes, at "
             "most 63)"
@@ -155,7 +153,7 @@ def _unfit(each: Declared) -> str:
         return "has no port: declare one"
     if each.port in PROXY_PORTS:
         return "has a port of the proxy itself: choose another"
-    if not _DNS_LABEL.fullmatch(each.meta.get(PORT_NAME, "http")):
+    if not DNS_LABEL.fullmatch(each.meta.get(PORT_NAME, "http")):
         return f"has a wrong {PORT_NAME}: write a port's name such as http"
     return ""
 

@@ -19,9 +19,8 @@ from vmoor.model.entry import EntryState, Object
 from vmoor.model.service import Service
 
 NUDGE = "vmoor.io/nudge"
-NUDGER = (
-    "vmoor-nudge"  # a field manager of its own: registration neither sets it nor takes it away
-)
+# A field manager of its own: registration neither sets the label nor takes it away.
+NUDGER = "vmoor-nudge"
 
 
 @dataclass(frozen=True)
