@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from vmoor.controllers import health
+from vmoor.model import health as decisions
 from vmoor.model.discovered import Discovered
 from vmoor.model.health import Health, Verdict
 from vmoor.model.proxy import ProxyState
@@ -193,7 +194,7 @@ def test_a_listening_unit_hastens_the_other_checks() -> None:
     assert world.health() is Health.HEALTHY
 
 
-def test_a_pass_looks_at_what_is_due_and_nothing_else() -> None:
+def test_a_pass_looks_at_what_is_due_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two hundred checks one that ended costs the judgement of its own service."""
     many = [
         replace(API, name=f"s{n}", checks=(replace(HTTP, probe=HttpProbe("/healthz", 9000 + n)),))
@@ -205,17 +206,14 @@ def test_a_pass_looks_at_what_is_due_and_nothing_else() -> None:
         world.prober.statuses[9000 + n, "/healthz"] = 200
     world.settle()
     judged: list[str] = []
-    judge = health.health.judge
+    judge = decisions.judge
 
     def counted(*given: object) -> Verdict:
         judged.append("one")
         return judge(*given)  # type: ignore[arg-type]
 
-    health.health.judge, before = counted, health.health.judge  # type: ignore[assignment]
-    try:
-        world.look(0.001)
-    finally:
-        health.health.judge = before
+    monkeypatch.setattr(decisions, "judge", counted)
+    world.look(0.001)
     assert judged == []
 
 

@@ -1,0 +1,71 @@
+"""What is remembered of each check, and when it is looked at next."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass, field
+from typing import Optional
+
+from vmoor.model.health import CheckState, Health, Probe
+from vmoor.model.service import Check
+
+NEVER = float("inf")
+
+
+@dataclass(eq=False)
+class Track:
+    """What is remembered of one check of one service."""
+
+    service: str
+    check: Check
+    due: float
+    state: CheckState = field(default_factory=CheckState)
+    looked: bool = False
+    running: bool = False
+    began: float = 0.0  # of the look that runs
+    gone: bool = False  # of a service or check that is no more
+    told: object = None  # what was told of its unit or process at the last look
+    life: str = ""  # InvocationID in which the unit was healthy
+    pid: int = 0  # with which the process was healthy
+    deaf_since: Optional[float] = None  # since when it runs without listening
+
+    @property
+    def healthy(self) -> bool:
+        return self.state.health is Health.HEALTHY
+
+    def saw(self, probe: Probe) -> None:
+        self.state = self.state.after(probe, self.check)
+
+    def is_no_news(self, probe: Probe) -> bool:
+        """From the probe's thread: a good look at a healthy service changes no verdict."""
+        return probe.passed and self.healthy
+
+
+class Schedule:
+    """Who is due when. A track that was put off is in the heap twice, and counts once."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Track]] = []
+        self._order = itertools.count()
+
+    def clear(self) -> None:
+        self._heap = []
+
+    def add(self, track: Track) -> None:
+        if not track.gone and track.due < NEVER:
+            heapq.heappush(self._heap, (track.due, next(self._order), track))
+
+    def next_due(self) -> float:
+        while self._heap:
+            due, _, track = self._heap[0]
+            if due == track.due and not track.gone:
+                return due
+            heapq.heappop(self._heap)  # it was put off
+        return NEVER
+
+    def take(self, now: float) -> Optional[Track]:
+        """One that is due, if there is one."""
+        if self.next_due() > now:
+            return None
+        return heapq.heappop(self._heap)[2]
