@@ -15,7 +15,7 @@ from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
-from vmoor.adapters.probes import LocalProber
+from vmoor.adapters.probes import Probes
 from vmoor.adapters.processes import Processes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
@@ -33,7 +33,6 @@ from vmoor.controllers.registration import Registration
 from vmoor.controllers.sources import Cells, Outside, Sources
 from vmoor.model import lease
 from vmoor.model.discovered import Found
-from vmoor.model.health import Probe
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
 from vmoor.model.service import Workload
@@ -41,14 +40,12 @@ from vmoor.proxyunit import UNIT
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Loop, Settled
-from vmoor.runtime.pool import Pool
 from vmoor.runtime.supervisor import Pump
 
 log = logging.getLogger(__name__)
 
 SELF = "vmoor.service"
 UNSHOWN = ("observer", "sources", "lookout")  # no steps of their own: others tell what they saw
-PROBERS = 8
 LAST_BEAT_S = 2.0
 CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
@@ -218,11 +215,11 @@ class Mooring:
 
     def _checks(self) -> Health:
         parts, bell = self._parts, self._bells.setdefault("health", Bell())
-        probes: Pool[Track, Probe] = Pool(PROBERS, bell.ring, "probe")
+        probes: Probes[Track] = Probes(bell.ring)
         return Health(
             discovered=parts.discovered, unit_states=self._units.states,
             process_states=self._processes.states, proxy_state=parts.proxy,
-            verdicts=parts.verdicts, prober=LocalProber(), probes=probes, clock=parts.clock,
+            verdicts=parts.verdicts, probes=probes, clock=parts.clock,
             random=random.random,
         )  # fmt: skip
 

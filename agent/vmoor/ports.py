@@ -14,11 +14,9 @@ from typing import Any, Optional, Protocol
 from vmoor.config.settings import AppRole, ConsulSource
 from vmoor.model import entry
 from vmoor.model.catalog import Declared, Said
-from vmoor.model.health import Listening, Probe
 from vmoor.model.identity import VaultToken
 from vmoor.model.proxy import UnitState
 from vmoor.model.secret import Secret
-from vmoor.model.service import Polled
 from vmoor.model.sight import Clusters
 
 Object = Mapping[str, Any]  # a Kubernetes object as JSON
@@ -162,16 +160,6 @@ class Units(Protocol):
 
     def system_state(self) -> str:
         """The manager's SystemState: running, stopping, ..."""
-        ...
-
-
-class Prober(Protocol):
-    def look(self, probe: Polled, timeout: float) -> Probe:
-        """One look that ends after `timeout` seconds, whatever the other side does."""
-        ...
-
-    def listening(self) -> Listening:
-        """What listens now. Raises LocalFault."""
         ...
 
 

@@ -16,10 +16,10 @@ import grpc
 import h2.config
 import h2.connection
 import pytest
-from vmoor.adapters.probes import LocalProber
 from vmoor.model.health import Probe
 from vmoor.model.service import GrpcProbe
 
+from tests.contract.probing import look
 from tests.contract.test_probes import drip, flood, server, silence
 
 TIMEOUT = 1.0
@@ -53,9 +53,9 @@ def serving(*handlers: Handler) -> Iterator[int]:
             real.stop(None).wait(10)
 
 
-def look(*handlers: Handler, service: str = "") -> Probe:
+def ask(*handlers: Handler, service: str = "") -> Probe:
     with serving(*handlers) as port:
-        return LocalProber().look(GrpcProbe(port, service), TIMEOUT)
+        return look(GrpcProbe(port, service), TIMEOUT)
 
 
 def refuse(code: grpc.StatusCode, words: str) -> Handler:
@@ -79,7 +79,7 @@ def refuse(code: grpc.StatusCode, words: str) -> Handler:
 )
 def test_what_a_server_says(answer: bytes, words: str) -> None:
     """SERVING passes, and nothing else."""
-    probe = look(lambda _request, _context: answer)
+    probe = ask(lambda _request, _context: answer)
     assert probe.passed is words.startswith("SERVING")
     assert probe.words.startswith(words)
 
@@ -96,7 +96,7 @@ def test_what_is_asked(service: str, sent: bytes) -> None:
         asked.append(request)
         return b"\x08\x01"
 
-    assert look(serve, service=service).passed
+    assert ask(serve, service=service).passed
     assert asked == [sent]
 
 
@@ -111,7 +111,7 @@ def test_it_is_what_protobuf_reads_and_writes() -> None:
         asked.append(wrappers_pb2.StringValue.FromString(request).value)
         return bytes(wrappers_pb2.UInt32Value(value=1).SerializeToString())
 
-    assert look(serve, service="shop.Cart").passed
+    assert ask(serve, service="shop.Cart").passed
     assert asked == ["shop.Cart"]
 
 
@@ -123,12 +123,12 @@ def test_it_is_what_protobuf_reads_and_writes() -> None:
     ],
 )
 def test_a_status_in_the_trailers(code: grpc.StatusCode, words: str) -> None:
-    probe = look(refuse(code, "draining:\n50% done é"), service="shop.Cart")
+    probe = ask(refuse(code, "draining:\n50% done é"), service="shop.Cart")
     assert probe == Probe(passed=False, words=words)
 
 
 def test_a_server_without_the_method() -> None:
-    assert look() == Probe(passed=False, words="it has no grpc.health.v1.Health")
+    assert ask() == Probe(passed=False, words="it has no grpc.health.v1.Health")
 
 
 def test_a_server_that_takes_its_time() -> None:
@@ -141,7 +141,7 @@ def test_a_server_that_takes_its_time() -> None:
 
     with serving(wait) as port:
         began = time.monotonic()
-        probe = LocalProber().grpc(GrpcProbe(port), 0.3)
+        probe = look(GrpcProbe(port), 0.3)
         took = time.monotonic() - began
         release.set()
     assert probe == Probe(passed=False, words="timed out after 0.3s")
@@ -151,7 +151,7 @@ def test_a_server_that_takes_its_time() -> None:
 def test_nobody_listens() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        probe = LocalProber().grpc(GrpcProbe(bound.getsockname()[1]), TIMEOUT)
+        probe = look(GrpcProbe(bound.getsockname()[1]), TIMEOUT)
     assert probe == Probe(passed=False, words="connection refused")
 
 
@@ -221,7 +221,7 @@ def test_servers_that_are_none(answer: Callable[[socket.socket], object], words:
     """Are told apart in words, at once."""
     with server(answer) as port:
         began = time.monotonic()
-        probe = LocalProber().grpc(GrpcProbe(port), TIMEOUT)
+        probe = look(GrpcProbe(port), TIMEOUT)
         took = time.monotonic() - began
     assert not probe.passed
     assert probe.words.startswith(words)
@@ -236,7 +236,7 @@ def test_servers_that_are_none(answer: Callable[[socket.socket], object], words:
 def test_the_deadline_is_for_the_whole(answer: Callable[[socket.socket], object]) -> None:
     with server(answer) as port:
         began = time.monotonic()
-        probe = LocalProber().grpc(GrpcProbe(port), 0.5)
+        probe = look(GrpcProbe(port), 0.5)
         took = time.monotonic() - began
     assert not probe.passed
     assert took < 0.7
@@ -256,5 +256,5 @@ def test_without_h2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "vmoor.adapters.grpc", raising=False)
     monkeypatch.delattr("vmoor.adapters.grpc", raising=False)
     monkeypatch.setitem(sys.modules, "h2", None)
-    probe = LocalProber().grpc(GrpcProbe(80), TIMEOUT)
+    probe = look(GrpcProbe(80), TIMEOUT)
     assert probe == Probe(passed=False, words="needs the package python3-h2")

@@ -17,10 +17,10 @@ from typing import Callable, Optional
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from vmoor.adapters.probes import LocalProber
 from vmoor.model.health import Probe
 from vmoor.model.service import HttpProbe, Tls
 
+from tests.contract.probing import look
 from tests.contract.test_probes import OK, drip, server, silence
 from tests.rig.certs import Authority
 
@@ -64,7 +64,7 @@ class Site:
 
     def look(self, tls: Tls, answer: Optional[Answer] = None) -> Probe:
         with self.serving(answer or (lambda taken: taken.sendall(OK + b"\r\n"))) as port:
-            return LocalProber().http(HttpProbe("/", port, tls=tls), TIMEOUT)
+            return look(HttpProbe("/", port, tls=tls), TIMEOUT)
 
 
 @pytest.fixture
@@ -148,9 +148,9 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
     both.write_bytes(cert.read_bytes() + key)
     with server(silence) as port:
         code = (
-            "from vmoor.adapters.probes import LocalProber; from vmoor.model.service import *;"
+            "from vmoor.adapters.probes import look; from vmoor.model.service import *;"
             f"tls = Tls(cert='{both}', key='{both}');"
-            f"print(LocalProber().http(HttpProbe('/', {port}, tls=tls), 5).words)"
+            f"print(look(HttpProbe('/', {port}, tls=tls), 5).words)"
         )
         command = ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"]
         ran = subprocess.run(
@@ -162,7 +162,7 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
 
 def test_a_server_without_tls(site: Site) -> None:
     with server(lambda taken: taken.sendall(b"HTTP/1.1 400 Bad\r\n\r\n")) as port:
-        probe = LocalProber().http(HttpProbe("/", port, tls=Tls()), TIMEOUT)
+        probe = look(HttpProbe("/", port, tls=Tls()), TIMEOUT)
     assert probe == Probe(passed=False, words="TLS: wrong version number")
 
 
@@ -171,7 +171,7 @@ def test_the_deadline_is_for_the_whole(site: Site) -> None:
     began = time.monotonic()
     # A handshake record of 16 KiB, by single bytes.
     with server(drip(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")) as port:
-        probe = LocalProber().http(HttpProbe("/", port, tls=Tls()), TIMEOUT)
+        probe = look(HttpProbe("/", port, tls=Tls()), TIMEOUT)
     assert probe == Probe(passed=False, words="timed out after 0.5s")
     assert TIMEOUT <= time.monotonic() - began < TIMEOUT + 0.2
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What listens on the VM and what it answers; and a pool whose probes end when a test says so."""
+"""What listens on the VM and what it answers; looks end when a test says so."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from vmoor.model.service import HttpProbe, Polled, TcpProbe
 from vmoor.runtime.pool import Done
 
 
-class FakeProber:
-    """`ports` listen; an HTTP server answers `statuses` by port and path, else 404."""
+class FakeProbes:
+    """`ports` listen; an HTTP server answers `statuses` by port and path, else 404.
+
+    `hold` keeps looks from ending.
+    """
 
     def __init__(self, *ports: int) -> None:
         self.ports = set(ports)
@@ -19,8 +22,29 @@ class FakeProber:
         self.statuses: dict[tuple[int, str], int] = {}
         self.asked: list[str] = []
         self.scans = 0
+        self.hold = False
+        self.error: Optional[Exception] = None
+        self._open: list[tuple[Any, Polled]] = []
 
-    def look(self, probe: Polled, timeout: float) -> Probe:
+    def submit(
+        self, key: Any, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
+    ) -> None:
+        self._open.append((key, probe))
+
+    def take(self) -> Sequence[Done[Any, Probe]]:
+        if self.hold:
+            return []
+        done = [
+            Done(key, None if self.error else self._look(probe), self.error)
+            for key, probe in self._open
+        ]
+        self._open = []
+        return done
+
+    def open(self) -> int:
+        return len(self._open)
+
+    def _look(self, probe: Polled) -> Probe:
         if isinstance(probe, HttpProbe):
             return self._http(probe)
         assert isinstance(probe, TcpProbe)
@@ -45,27 +69,3 @@ class FakeProber:
     def listening(self) -> Listening:
         self.scans += 1
         return Listening(frozenset(self.ports), frozenset(self.hidden))
-
-
-class FakePool:
-    """`hold` keeps probes from ending."""
-
-    def __init__(self) -> None:
-        self.hold = False
-        self.error: Optional[Exception] = None
-        self._open: list[tuple[Any, Callable[[], Probe]]] = []
-
-    def submit(
-        self, key: Any, call: Callable[[], Probe], *, quiet: Callable[[Probe], bool]
-    ) -> None:
-        self._open.append((key, call))
-
-    def take(self) -> Sequence[Done[Any, Probe]]:
-        if self.hold:
-            return []
-        done = [Done(key, None if self.error else call(), self.error) for key, call in self._open]
-        self._open = []
-        return done
-
-    def open(self) -> int:
-        return len(self._open)

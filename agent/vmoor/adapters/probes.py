@@ -5,117 +5,104 @@ Never followed: a redirect, a proxy of the environment, a name (an address needs
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
-import socket
 import ssl
 import stat
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar, Union
 
-from vmoor.adapters import execs, listeners, timed
+from vmoor.adapters import execs, listeners, looks, timed
+from vmoor.adapters.answer import Exchange
+from vmoor.adapters.sweep import PIECE, Sweep
 from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
 from vmoor.model.service import ExecProbe, FileProbe, GrpcProbe, HttpProbe, Polled, TcpProbe, Tls
+from vmoor.runtime.pool import Done, Pool
 
-BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
+K = TypeVar("K")
+THREADS = 8
+Blocking = Union[FileProbe, ExecProbe, GrpcProbe, HttpProbe]
 
 
-class LocalProber:
-    """Port `Prober`."""
+class Probes(Generic[K]):
+    """Port `Probes`: plain looks go to one thread for all, those that block to a few others."""
 
-    def look(self, probe: Polled, timeout: float) -> Probe:
-        if isinstance(probe, HttpProbe):
-            return self.http(probe, timeout)
-        if isinstance(probe, ExecProbe):
-            return execs.look(probe, timeout)
-        if isinstance(probe, FileProbe):
-            return self.file(probe)
-        if isinstance(probe, GrpcProbe):
-            return self.grpc(probe, timeout)
-        return self.tcp(probe, timeout)
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._sweep: Sweep[K] = Sweep(ring, "sweep")
+        self._pool: Pool[K, Probe] = Pool(THREADS, ring, "probe")
 
-    def http(self, probe: HttpProbe, timeout: float) -> Probe:
-        began = time.monotonic()
-        try:
-            status, body = _answer(probe, began + timeout)
-        except (OSError, ValueError) as e:  # also RemoteDisconnected, which is both
-            return Probe(passed=False, words=_trouble(e, timeout))
-        except http.client.HTTPException as e:
-            return Probe(passed=False, words=f"not HTTP: {quoted(str(e) or type(e).__name__)}")
-        low, high = probe.status
-        if not low <= status <= high:
-            return Probe(passed=False, words=f"{status}, want {low}-{high}")
-        if probe.body.encode(errors="replace") not in body:
-            return Probe(
-                passed=False, words=f"{status}, but no {quoted(probe.body)!r} in the answer"
-            )
-        return Probe(passed=True, words=f"{status} in {_ms(began)}")
+    def submit(
+        self, key: K, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
+    ) -> None:
+        if isinstance(probe, TcpProbe) or (isinstance(probe, HttpProbe) and probe.tls is None):
+            self._sweep.submit(key, probe, timeout, quiet=quiet)
+        else:
+            self._pool.submit(key, partial(look, probe, timeout), quiet=quiet)
 
-    def tcp(self, probe: TcpProbe, timeout: float) -> Probe:
-        began = time.monotonic()
-        try:
-            timed.dial(_address(probe.host), probe.port, lambda: _left(began + timeout)).close()
-        except (OSError, ValueError) as e:
-            return Probe(passed=False, words=_trouble(e, timeout))
-        return Probe(passed=True, words=f"connected in {_ms(began)}")
-
-    def grpc(self, probe: GrpcProbe, timeout: float) -> Probe:
-        try:
-            from vmoor.adapters import grpc  # noqa: PLC0415 - h2 is large, and optional
-        except ImportError:
-            return Probe(passed=False, words="needs the package python3-h2")
-        began = time.monotonic()
-        try:
-            words = grpc.ask(probe, lambda: _left(began + timeout))
-        except (OSError, ValueError) as e:
-            return Probe(passed=False, words=_trouble(e, timeout))
-        if words != grpc.SERVING:
-            return Probe(passed=False, words=words)
-        return Probe(passed=True, words=f"{words} in {_ms(began)}")
-
-    def file(self, probe: FileProbe) -> Probe:
-        """A time in the future counts as young: a clock that is set back is no fault of it."""
-        path = quoted(probe.path)
-        try:
-            seen = Path(probe.path).stat()
-        except (OSError, ValueError) as e:  # a zero byte in it
-            why = e.strerror if isinstance(e, OSError) else "no path"
-            return Probe(passed=False, words=f"{path}: {(why or 'cannot be read').lower()}")
-        if not stat.S_ISREG(seen.st_mode):
-            return Probe(passed=False, words=f"{path} is not a regular file")
-        age = max(0.0, time.time() - seen.st_mtime)
-        if probe.max_age is not None and age > probe.max_age:
-            words = f"{path} was written {age:.0f}s ago, want {probe.max_age:g}s at most"
-            return Probe(passed=False, words=words)
-        return Probe(passed=True, words=f"{path} exists")
+    def take(self) -> Sequence[Done[K, Probe]]:
+        return [*self._sweep.take(), *self._pool.take()]
 
     def listening(self) -> Listening:
         return listeners.look()
 
 
-def _answer(probe: HttpProbe, until: float) -> tuple[int, bytes]:
-    """Status and body of a whole answer, or one of BODY_LIMIT."""
-    host = _address(probe.host)
-    authority = f"[{host}]" if ":" in host else host
-    tls = probe.tls or Tls()
-    connection = timed.Connection(
-        f"{'https' if probe.tls else 'http'}://{authority}:{probe.port}",
-        lambda: _context(tls),
-        time.monotonic,
-        server_name=tls.server_name,
-    )
-    connection.until = until
-    named = any(name.lower() == "host" for name in probe.headers)
+def look(probe: Blocking, timeout: float) -> Probe:
+    began = time.monotonic()
     try:
-        connection.putrequest(probe.method, probe.path, skip_host=named, skip_accept_encoding=True)
-        for name, value in {"User-Agent": "vmoor", "Connection": "close", **probe.headers}.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        with connection.getresponse() as answer:
-            return answer.status, answer.read(BODY_LIMIT)
-    finally:
-        connection.close()
+        if isinstance(probe, FileProbe):
+            return _file(probe)
+        if isinstance(probe, ExecProbe):
+            return execs.look(probe, timeout)
+        if isinstance(probe, GrpcProbe):
+            return _grpc(probe, began, timeout)
+        return _https(probe, probe.tls or Tls(), began, timeout)
+    except (OSError, ValueError) as e:
+        return Probe(passed=False, words=looks.trouble(e, timeout))
+
+
+def _https(probe: HttpProbe, tls: Tls, began: float, timeout: float) -> Probe:
+    host, until = looks.address(probe.host), began + timeout
+    exchange, context = Exchange(probe, host, began), _context(tls)
+    with timed.dial(host, probe.port, lambda: looks.left(until)) as plain:
+        plain.settimeout(looks.left(until))  # ssl bounds the handshake as a whole by this
+        with context.wrap_socket(plain, server_hostname=tls.server_name or host) as sock:
+            sock.settimeout(looks.left(until))
+            sock.sendall(exchange.request)
+            while True:
+                sock.settimeout(looks.left(until))
+                seen = exchange.feed(sock.recv(PIECE))
+                if seen is not None:
+                    return seen
+
+
+def _grpc(probe: GrpcProbe, began: float, timeout: float) -> Probe:
+    try:
+        from vmoor.adapters import grpc  # noqa: PLC0415 - h2 is large, and optional
+    except ImportError:
+        return Probe(passed=False, words="needs the package python3-h2")
+    words = grpc.ask(probe, lambda: looks.left(began + timeout))
+    if words != grpc.SERVING:
+        return Probe(passed=False, words=words)
+    return Probe(passed=True, words=f"{words} in {looks.ms(began)}")
+
+
+def _file(probe: FileProbe) -> Probe:
+    """A time in the future counts as young: a clock that is set back is no fault of it."""
+    path = quoted(probe.path)
+    try:
+        seen = Path(probe.path).stat()
+    except (OSError, ValueError) as e:  # a zero byte in it
+        why = e.strerror if isinstance(e, OSError) else "no path"
+        return Probe(passed=False, words=f"{path}: {(why or 'cannot be read').lower()}")
+    if not stat.S_ISREG(seen.st_mode):
+        return Probe(passed=False, words=f"{path} is not a regular file")
+    age = max(0.0, time.time() - seen.st_mtime)
+    if probe.max_age is not None and age > probe.max_age:
+        words = f"{path} was written {age:.0f}s ago, want {probe.max_age:g}s at most"
+        return Probe(passed=False, words=words)
+    return Probe(passed=True, words=f"{path} exists")
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -138,33 +125,3 @@ def _context(tls: Tls) -> ssl.SSLContext:
     except OSError as e:
         raise ValueError(f"cannot read {files}: {(e.strerror or '').lower()}") from None
     return context
-
-
-def _address(host: str) -> str:
-    """Raises ValueError for a name: how long a resolver takes can't be bounded."""
-    return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise socket.timeout
-    return left
-
-
-def _trouble(error: Exception, timeout: float) -> str:
-    if isinstance(error, socket.timeout):
-        return f"timed out after {timeout:g}s"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return quoted(f"its certificate is refused: {error.verify_message}")
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {quoted(error.reason or error).lower().replace('_', ' ')}"
-    if isinstance(error, OSError):
-        return quoted((error.strerror or str(error)).lower())
-    return quoted(error)
-
-
-def _ms(began: float) -> str:
-    return f"{(time.monotonic() - began) * 1000:.0f}ms"

@@ -64,14 +64,12 @@ class Connection(http.client.HTTPConnection):
         trust: Callable[[], ssl.SSLContext],
         clock: Callable[[], float],
         dial: Callable[[str, int, Left], socket.socket] = dial,
-        server_name: str = "",
     ) -> None:
         parts = urlsplit(url)
         self._trust = trust if parts.scheme == "https" else None
         super().__init__(parts.hostname or "", parts.port or (443 if self._trust else 80))
         self._clock = clock
         self._dial = dial
-        self._server_name = server_name or self.host
         self.until = 0.0
         self.response_class = self._response  # type: ignore[assignment]
 
@@ -88,7 +86,7 @@ class Connection(http.client.HTTPConnection):
             if self._trust:
                 # ssl bounds the handshake as a whole by this.
                 sock.settimeout(self.left())
-                sock = self._trust().wrap_socket(sock, server_hostname=self._server_name)
+                sock = self._trust().wrap_socket(sock, server_hostname=self.host)
         except BaseException:
             sock.close()
             raise

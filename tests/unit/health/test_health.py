@@ -113,10 +113,10 @@ def test_probes_follow_period_and_thresholds() -> None:
 def test_a_slow_probe_is_not_doubled() -> None:
     """While one look runs there is no second, and nothing else waits for it."""
     world = World(API, WEB)
-    world.pool.hold = True
+    world.prober.hold = True
     world.look()
     world.look(50.0)
-    assert world.pool.open() == 1
+    assert world.prober.open() == 1
     assert world.health("web") is Health.UNHEALTHY
 
 
@@ -165,7 +165,7 @@ def test_a_reload_keeps_what_did_not_change() -> None:
 def test_a_bug_in_one_probe_harms_no_other(serving: World) -> None:
     """It is raised, so that it is counted and told; the other verdicts stand."""
     serving.discovered.set(Discovered((API, WEB)))
-    serving.pool.error = RuntimeError("bug")
+    serving.prober.error = RuntimeError("bug")
     serving.look()
     with pytest.raises(RuntimeError, match="bug"):
         serving.look()
@@ -235,8 +235,8 @@ def test_a_look_that_hangs_is_a_failure() -> None:
     world.prober.statuses[9090, "/healthz"] = 200
     world.settle()
     assert world.health("api") is Health.HEALTHY
-    world.pool.hold = True
+    world.prober.hold = True
     for _ in range(5):
         world.look(5.0)
     assert world.health("api") is Health.UNHEALTHY
-    assert world.pool.open() == 1
+    assert world.prober.open() == 1

@@ -12,7 +12,7 @@ from vmoor.model.proxy import ProxyState
 from vmoor.model.service import Check, HttpProbe, ProcessProbe, Service, UnitProbe
 from vmoor.runtime.cell import Cell
 
-from tests.fakes.prober import FakePool, FakeProber
+from tests.fakes.prober import FakeProbes
 from tests.fakes.units import FakeUnits
 
 WEB = Service(
@@ -32,7 +32,7 @@ class World:
         self.units = FakeUnits("web.service")
         self.units.watch(["web.service"])
         self.processes: Cell[Mapping[str, ProcessState]] = Cell({})
-        self.prober, self.pool = FakeProber(), FakePool()
+        self.prober = FakeProbes()
         self.discovered = Cell(Discovered(services))
         self.proxy = Cell(ProxyState(live=True, words="live"))
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
@@ -42,8 +42,7 @@ class World:
             process_states=self.processes,
             proxy_state=self.proxy,
             verdicts=self.verdicts,
-            prober=self.prober,
-            probes=self.pool,
+            probes=self.prober,
             clock=self,
             random=lambda: 0.5,
         )

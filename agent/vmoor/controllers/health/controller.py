@@ -19,7 +19,7 @@ from vmoor.model.health import Listening, Probe, Verdict
 from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState, UnitState
 from vmoor.model.service import Polled, Service
-from vmoor.ports import Clock, Prober
+from vmoor.ports import Clock
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 from vmoor.runtime.pool import Done
@@ -27,22 +27,28 @@ from vmoor.runtime.pool import Done
 CALM_S = 300.0
 GRACE_S = 5.0  # a look that runs longer beyond its timeout hangs: a file on a dead network mount
 # Looks begin together on it: a wake-up costs as much as a look.
-GRID_S = 0.02
+GRID_S = 0.05
 ROUNDING = 1e-6
 
 
 class Probes(Protocol):
-    """runtime.pool.Pool as this controller needs it."""
+    """adapters.probes.Probes as this controller needs it."""
 
     def submit(
-        self, key: Track, call: Callable[[], Probe], *, quiet: Callable[[Probe], bool]
-    ) -> None: ...
+        self, key: Track, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
+    ) -> None:
+        """One look, which ends after `timeout` seconds whatever the other side does."""
+        ...
 
     def take(self) -> Sequence[Done[Track, Probe]]: ...
 
+    def listening(self) -> Listening:
+        """What listens now. Raises LocalFault."""
+        ...
+
 
 class Health:
-    """`probes` runs blocking probes in threads and rings this loop's bell when one has ended.
+    """`probes` looks in threads of its own and rings this loop's bell when one has ended.
 
     `random` draws from 0 to 1.
     """
@@ -55,13 +61,11 @@ class Health:
         process_states: Cell[Mapping[str, ProcessState]],
         proxy_state: Cell[ProxyState],
         verdicts: Cell[Mapping[str, Verdict]],
-        prober: Prober,
         probes: Probes,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
         self._discovered = discovered
-        self._prober = prober
         self._probes = probes
         self._clock = clock
         self._random = random
@@ -161,9 +165,7 @@ class Health:
             return
         track.began = now
         track.looked = track.running = True
-        self._probes.submit(
-            track, lambda: self._prober.look(probe, timeout), quiet=track.is_no_news
-        )
+        self._probes.submit(track, probe, timeout, quiet=track.is_no_news)
 
     def _hasten(self, service: str, now: float) -> None:
         """Its unit has just begun to listen: the other checks need not wait for their period."""
@@ -174,5 +176,5 @@ class Health:
 
     def _listens(self) -> Listening:
         if self._listening is None:
-            self._listening = self._prober.listening()
+            self._listening = self._probes.listening()
         return self._listening
