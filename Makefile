@@ -5,19 +5,19 @@ CACHE ?= $(or $(VMOOR_CACHE),$(HOME)/.cache/vmoor)
 export VMOOR_CACHE := $(CACHE)
 # A venv on the distribution's own Python and libraries (what the package runs on), with the
 # checkers and pytest beside them; keyed by what goes in, outside the checkout.
-VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh pyproject.toml | sha256sum | cut -c1-12)
+VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh | sha256sum | cut -c1-12)
 BIN := $(VENV)/bin
 PY := PYTHONPATH=agent $(BIN)/python
 
-.PHONY: help demo test check unit contract system bench deb rig fmt clean
+.PHONY: help demo test check unit contract test-packages system bench deb rig fmt clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t16
 
 demo: $(VENV) ## boot VMs, moor them, break them, with measured times (root; KEEP=1 leaves it running)
 	@$(PY) -m tests.demo $(if $(KEEP),--keep)
 
-test: check unit contract system ## everything CI runs (root)
+test: check unit contract test-packages system ## everything CI runs (root)
 
 check: $(VENV) ## ruff, mypy, layers, shellcheck, codespell
 	@PATH=$(BIN):$$PATH tests/check.sh
@@ -27,6 +27,9 @@ unit: $(VENV) ## unit tests: no sleep, socket or thread
 
 contract: $(VENV) rig ## the same suites against fakes and the real API server, OpenBao, systemd
 	@$(PY) -m pytest -q --durations=5 tests/contract
+
+test-packages: $(VENV) ## what the built packages hold, without a machine to install them on
+	@$(PY) -m pytest -q tests/packages
 
 system: $(VENV) rig deb ## booted VMs from the built package, on a real mesh
 	@$(PY) -m pytest -q --durations=10 tests/system

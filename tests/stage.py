@@ -24,7 +24,15 @@ from tests.rig.machine import Machine
 from tests.rig.rig import Rig
 
 PROJECT = Path(__file__).resolve().parents[1]
-SOURCES = ("agent/vmoor", "templates", "packaging", "debian", "pyproject.toml", "CHANGELOG.md")
+SOURCES = (
+    "agent/vmoor",
+    "templates",
+    "packaging",
+    "debian",
+    "pyproject.toml",
+    "setup.cfg",
+    "CHANGELOG.md",
+)
 
 CLUSTER = f"outbound|80||{mesh_setup.HOST}"  # what Envoy calls it
 
