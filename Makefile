@@ -9,7 +9,7 @@ VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh | sha256sum | c
 BIN := $(VENV)/bin
 PY := PYTHONPATH=agent $(BIN)/python
 
-.PHONY: help demo test check unit contract test-packages system bench deb rig fmt clean
+.PHONY: help demo test check unit contract test-packages system bench deb rpm rig fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t16
@@ -28,7 +28,7 @@ unit: $(VENV) ## unit tests: no sleep, socket or thread
 contract: $(VENV) rig ## the same suites against fakes and the real API server, OpenBao, systemd
 	@$(PY) -m pytest -q --durations=5 tests/contract
 
-test-packages: $(VENV) ## what the built packages hold, without a machine to install them on
+test-packages: $(VENV) ## the .deb and the .rpm: the same files, dependencies, reproducible (root)
 	@$(PY) -m pytest -q tests/packages
 
 system: $(VENV) rig deb ## booted VMs from the built package, on a real mesh
@@ -42,6 +42,9 @@ rig: $(VENV) ## build and install what the rig needs (about 12 minutes the first
 
 deb: ## dist/vmoor_*.deb, linted
 	@packaging/build-deb.sh
+
+rpm: ## dist/vmoor-*.rpm and its source, linted; for EL and Fedora, rebuild the source there
+	@packaging/build-rpm.sh
 
 fmt: $(VENV) ## format the code
 	@$(BIN)/ruff format -q agent tests packaging && $(BIN)/ruff check -q --fix agent tests packaging

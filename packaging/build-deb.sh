@@ -3,6 +3,7 @@
 # not there (root).
 # Usage: build-deb.sh [OUTPUT]; default: dist
 set -euo pipefail
+umask 022 # the packages do not depend on whose checkout it is
 
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:-dist}")

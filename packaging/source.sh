@@ -13,5 +13,7 @@ git ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d '' file; do
         if [ -e "$file" ] || [ -L "$file" ]; then printf '%s\0' "$file"; fi
     done |
-    tar --null --files-from=- --mode=u+rw,go+rX,go-w --mtime="@$released" --owner=0 --group=0 -cf - |
+    tar --null --files-from=- --mode=u+rw,go+rX,go-w --owner=0 --group=0 -cf - |
     tar -C "$dest" --no-same-owner --same-permissions -xf -
+# Of folders too, which tar makes as it needs them.
+find "$dest" -exec touch --no-dereference --date="@$released" {} +
