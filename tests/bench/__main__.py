@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Callable
 
-from tests.bench import crash, figures, idle, many, scene, start, upkeep
+from tests.bench import checks, crash, figures, idle, many, scene, start, upkeep
 from tests.bench.figures import Row
 from tests.bench.scene import Scene
 from tests.rig.errors import RigError, RigUnavailable
@@ -20,7 +20,7 @@ RUNS = 20
 BENCHES: dict[str, Callable[[Scene, int], list[Row]]] = {
     "start": start.agent,
     "crash": crash.service,
-    "return": crash.returns,
+    "checks": checks.kinds,
     "idle": idle.minute,
     "many": many.checked,
     "upkeep": upkeep.under_load,

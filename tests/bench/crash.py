@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.bench import istio
 from tests.bench.figures import Row, Series
-from tests.bench.scene import AGENT, Scene, any_phase
+from tests.bench.scene import AGENT, Scene
 from tests.mesh_setup import HOST
 
 BAR_S = 0.2
-RETURN_S = 0.5
 BEAT_S = 3.0  # the one regular thing that the agent does
 SLOW_RUNS = 3  # of Istio's default: up to 10 s for one
 
@@ -35,28 +32,6 @@ def service(scene: Scene, runs: int) -> list[Row]:
             )
         )  # fmt: skip
     return rows
-
-
-def returns(scene: Scene, runs: int) -> list[Row]:
-    """From the start of the application, which then has to listen, to the endpoint."""
-    took = []
-    for run in range(runs):
-        scene.web.run("systemctl", "restart", AGENT)
-        scene.web.run("systemctl", "stop", "web")
-        scene.until_gone(scene.web)
-        any_phase()
-        began = time.monotonic()
-        scene.web.run("systemctl", "start", "web")
-        scene.until_listed(scene.web)
-        took.append(1e3 * (time.monotonic() - began))
-        scene.tell(f"return {run + 1}/{runs}: {took[-1]:.0f} ms")
-    vmoor = Series(tuple(took), "ms")
-    return [
-        Row(
-            "systemctl start of a service: endpoint in another VM's Envoy",
-            vmoor, bar=f"worst <= {RETURN_S} s", met=vmoor.worst <= 1e3 * RETURN_S,
-        )
-    ]  # fmt: skip
 
 
 def _theirs(scene: Scene, period: int, runs: int) -> Series:

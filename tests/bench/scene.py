@@ -36,15 +36,15 @@ class Scene:
     istio: IstioVm
     tell: Callable[[str], None]
 
-    def listed(self, vm: Machine, host: str = HOST) -> bool:
+    def listed(self, vm: Machine, host: str = HOST, port: int = 8080) -> bool:
         """Whether the client's Envoy would send requests to this VM now."""
-        return f"{vm.address}:8080" in self.client.endpoints(f"outbound|80||{host}")
+        return f"{vm.address}:{port}" in self.client.endpoints(f"outbound|80||{host}")
 
-    def until_listed(self, vm: Machine, host: str = HOST) -> None:
-        self.client.wait(lambda: self.listed(vm, host), PATIENCE, f"{vm.name}'s endpoint")
+    def until_listed(self, vm: Machine, host: str = HOST, port: int = 8080) -> None:
+        self.client.wait(lambda: self.listed(vm, host, port), PATIENCE, f"{vm.name}'s endpoint")
 
-    def until_gone(self, vm: Machine, host: str = HOST) -> None:
-        self.client.wait(lambda: not self.listed(vm, host), PATIENCE, f"{vm.name} to go")
+    def until_gone(self, vm: Machine, host: str = HOST, port: int = 8080) -> None:
+        self.client.wait(lambda: not self.listed(vm, host, port), PATIENCE, f"{vm.name} to go")
 
     def moored(self) -> None:
         """vmoor's VM as it should be, whatever was done to it."""
