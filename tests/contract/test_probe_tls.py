@@ -7,10 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -40,27 +38,8 @@ class Site:
         self.asked: list[Optional[str]] = []
         self.context.sni_callback = lambda _sock, name, _context: self.asked.append(name)
 
-    @contextmanager
-    def serving(self, answer: Answer) -> Iterator[int]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(5)
-
-            def serve() -> None:
-                with suppress(OSError):
-                    taken, _ = listener.accept()
-                    taken.settimeout(5)
-                    with self.context.wrap_socket(taken, server_side=True) as tls:
-                        tls.recv(65536)
-                        answer(tls)
-
-            thread = threading.Thread(target=serve)
-            thread.start()
-            try:
-                yield listener.getsockname()[1]
-            finally:
-                listener.shutdown(socket.SHUT_RDWR)
-                thread.join(10)
-                assert not thread.is_alive()
+    def serving(self, answer: Answer) -> AbstractContextManager[int]:
+        return server(answer, wrap=lambda plain: self.context.wrap_socket(plain, server_side=True))
 
     def look(self, tls: Tls, answer: Optional[Answer] = None) -> Probe:
         with self.serving(answer or (lambda taken: taken.sendall(OK + b"\r\n"))) as port:

@@ -26,7 +26,11 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket], object], host: str = "127.0.0.1") -> Iterator[int]:
+def server(
+    answer: Callable[[socket.socket], object],
+    host: str = "127.0.0.1",
+    wrap: Callable[[socket.socket], socket.socket] = lambda taken: taken,
+) -> Iterator[int]:
     """Takes one connection, reads a request, and answers as told; gives its port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
@@ -37,10 +41,10 @@ def server(answer: Callable[[socket.socket], object], host: str = "127.0.0.1") -
         def serve() -> None:
             with suppress(OSError):
                 taken, _ = listener.accept()
-                with taken:
-                    taken.settimeout(5)
-                    taken.recv(65536)
-                    answer(taken)
+                taken.settimeout(5)
+                with wrap(taken) as link:
+                    link.recv(65536)
+                    answer(link)
 
         thread = threading.Thread(target=serve)
         thread.start()
