@@ -11,7 +11,7 @@ from vmoor.adapters import children, journal, notify
 from vmoor.adapters.clock import SystemClock
 from vmoor.adapters.files import LocalFiles
 from vmoor.adapters.host import LocalHost
-from vmoor.config.settings import Settings
+from vmoor.config.settings import Settings, Sources
 from vmoor.controllers import status as status_controller
 from vmoor.controllers.configuration import Configuration
 from vmoor.controllers.status import Status
@@ -80,9 +80,9 @@ class Parts:
         self._steps.extend(loops)
 
     def _shown(self, settings: Optional[Settings]) -> Sequence[Loop]:
-        """Without those of sources that are not configured."""
-        consul = settings is not None and settings.sources.consul is not None
-        return [loop for loop in self._steps if consul or loop.name != "consul"]
+        """Without those of sources that are not configured: such a loop has its source's name."""
+        sources = settings.sources if settings else Sources()
+        return [loop for loop in self._steps if not sources.lacks(loop.name)]
 
     def reload(self) -> None:
         self._configuration.reload()

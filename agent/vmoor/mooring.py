@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children, listeners, markers, timed
+from vmoor.adapters import children, documents, listeners, markers, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
@@ -20,8 +20,10 @@ from vmoor.adapters.processes import Processes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
+from vmoor.config.settings import FileSource
 from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.discovery import Discovery
+from vmoor.controllers.documents import Documents
 from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
 from vmoor.controllers.identity import Identity
@@ -60,7 +62,7 @@ class Mooring:
         self._processes = Processes()
         self._observed = Cell(Observed())
         self._found = Cells()
-        self._declared = Cell(Found(ready=False))
+        self._declared, self._filed = Cell(Found(ready=False)), Cell(Found(ready=False))
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -77,6 +79,7 @@ class Mooring:
             self._loop("identity", self._identity.reconcile),
             self._loop("sources", self._make_sources().reconcile),
             self._loop("consul", self._catalog().reconcile, detached=True, longest=CONSUL_S),
+            self._loop("file", self._file().reconcile, detached=True),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -172,9 +175,6 @@ class Mooring:
             outside=Outside(
                 markers=markers.read,
                 listening=listeners.ports,
-                stamp=children.file_stamp,
-                read=children.read_services,
-                files=self._parts.files,
             ),
             clock=self._parts.clock,
         )
@@ -188,7 +188,7 @@ class Mooring:
             sources={  # the configuration, then these: who comes first has the name
                 "systemd": self._found.systemd,
                 "consul": self._declared,
-                "file": self._found.file,
+                "file": self._filed,
                 "sockets": self._found.sockets,
             },
             host=parts.host,
@@ -202,6 +202,13 @@ class Mooring:
         return Catalog(
             settings=parts.settings, found=self._declared, consul=consul, files=parts.files
         )
+
+    def _file(self) -> Documents[FileSource]:
+        parts = self._parts
+        return Documents(
+            "file", lambda sources: sources.file, documents.file, settings=parts.settings,
+            found=self._filed, files=parts.files, clock=parts.clock,
+        )  # fmt: skip
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
         parts = self._parts
@@ -265,5 +272,5 @@ class Mooring:
         self._units.reloads.rings(bell["sources"])
         self._processes.states.rings(bell["health"])
         mine = self._found
-        for found in (mine.systemd, self._declared, mine.file, mine.sockets):
+        for found in (mine.systemd, self._declared, self._filed, mine.sockets):
             found.rings(bell["discovery"])

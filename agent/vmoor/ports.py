@@ -7,7 +7,7 @@ Every call has a hard deadline in seconds for the whole of it and raises only cl
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
@@ -205,6 +205,25 @@ class Consul(Protocol):
     def declared(self, source: ConsulSource) -> tuple[Sequence[Declared], Sequence[Said]]:
         """The agent's own services and checks, there without any server."""
         ...
+
+
+class Read(Protocol):
+    """A validated document, or its problems."""
+
+    @property
+    def document(self) -> Object: ...
+
+    @property
+    def problems(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """A document of services as it is now."""
+
+    version: object  # equal = the same document
+    judge: Callable[[], Read]  # costs a process; raises LocalFault
+    remedy: str  # how to see all that is wrong with it
 
 
 class Envoy(Protocol):

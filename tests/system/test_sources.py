@@ -166,7 +166,9 @@ def test_a_file_is_followed_and_its_last_good_content_kept(
     write(OTHER_PORT)
     _until(fleet, client, mesh, "file-app", OTHER_PORT)
     mesh.write(FILE, '{"services": {"file-app": {"po')
-    harness.told(mesh, "discovery", re.escape(FILE) + ":1: not JSON")
+    remedy = f"vmoor check --services-file {FILE}"
+    harness.told(mesh, "file", re.escape(FILE) + ":1: not JSON", remedy=remedy)
+    assert mesh.run(*remedy.split(), check=False).returncode == 78
     _until(fleet, client, mesh, "file-app", OTHER_PORT)
     mesh.write(FILE, '{"services": {}}')
     _until(fleet, client, mesh, "file-app")

@@ -64,15 +64,6 @@ class Reader:
         return _child(_LOAD, self._root)
 
 
-def file_stamp(path: str) -> object:
-    """Differs when the file was written, replaced or removed."""
-    try:
-        seen = Path(path).stat()
-    except OSError as e:
-        return e.errno
-    return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino
-
-
 def read_services(path: str) -> Read:
     """Validates a file of services. Raises LocalFault."""
     return _read(_SERVICES, _child(_SERVICES, path))

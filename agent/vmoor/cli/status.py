@@ -52,7 +52,7 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
     if document.get("state") == "moored":
         yield from _fine(document, now)
     else:
-        yield from _steps(steps.values())
+        yield from _steps(steps.values(), now)
     if document.get("services"):
         yield from _services(document["services"], now)
     headline = str(document.get("headline", ""))
@@ -62,8 +62,10 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
     if blocked:
         if blocked["remedy"]:
             yield f"Fix:  {blocked['remedy']}"
-        if blocked["state"] == "fail" and blocked["next_try"]:
-            yield f"Next try in {max(0, round(blocked['next_try'] - now))}s; no restart needed."
+        if blocked["state"] == "fail":
+            left = max(0, round((blocked["next_try"] or now) - now))
+            again = f"Next try in {left}s" if left else "It goes on when that is mended"
+            yield f"{again}; no restart needed."
 
 
 def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
@@ -99,9 +101,11 @@ def _fine(document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"heartbeat  ok    {ago} ago, every {beat['interval']:g}s"
 
 
-def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _steps(steps: Iterable[Mapping[str, Any]], now: float) -> Iterator[str]:
     for step in steps:
-        yield f"{step['name']:<13}{WORD.get(step['state'], '?'):<6}{step['words']}"
+        failing = step["state"] == "fail" and step["since"]
+        since = f" (for {age(now - step['since'])})" if failing else ""
+        yield f"{step['name']:<13}{WORD.get(step['state'], '?'):<6}{step['words']}{since}"
 
 
 def _services(services: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:

@@ -15,6 +15,7 @@ from vmoor.config.facts import facts_from
 from vmoor.config.settings import (
     AppRole,
     ConsulSource,
+    FileSource,
     Interception,
     MeshSource,
     ProxySettings,
@@ -137,7 +138,7 @@ def _sources(given: Document) -> Sources:
     return Sources(
         consul=ConsulSource(**given["consul"]) if "consul" in given else None,
         systemd=None if systemd is None else tuple(systemd.get("units", ("*.service",))),
-        file=None if file is None else file["path"],
+        file=None if file is None else FileSource(**file),
         sockets=None
         if sockets is None
         else tuple(service(*allowed(port, keys), "sockets") for port, keys in allow),

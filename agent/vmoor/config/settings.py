@@ -67,6 +67,18 @@ class ConsulSource:
 
 
 @dataclass(frozen=True)
+class FileSource:
+    """A JSON file that another program writes."""
+
+    path: str
+    period: float = 1.0  # seconds; a stat, since files tell nobody without privilege
+
+    @property
+    def shown(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     pilot_agent: str = "/usr/local/bin/pilot-agent"
     envoy: str = "/usr/local/bin/envoy"
@@ -87,8 +99,12 @@ class Sources:
 
     systemd: Optional[tuple[str, ...]] = None  # patterns of unit names
     consul: Optional[ConsulSource] = None
-    file: Optional[str] = None  # its path
+    file: Optional[FileSource] = None
     sockets: Optional[tuple[Service, ...]] = None  # those of the allow-list, one port each
+
+    def lacks(self, name: str) -> bool:
+        """Whether this is the name of a source that is not configured."""
+        return vars(self).get(name, name) is None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 from vmoor.config.settings import Settings
-from vmoor.errors import Rejected
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered, Found, merged
 from vmoor.model.service import ProcessProbe, UnitProbe
@@ -74,7 +73,8 @@ class Discovery:
             log.warning("The address of this VM is %s now, it was %s", address, known)
         self._tell(found, address, locality)
         if found.problems:
-            raise Rejected(found.problems[0] + _more(len(found.problems) - 1))
+            words = found.problems[0] + _more(len(found.problems) - 1)
+            return Settled(words, AGAIN_S, wrong=True, remedy=found.remedy)
         count = len(found.services)
         return Settled(f"{address}, {count} service{'' if count == 1 else 's'}", AGAIN_S)
 

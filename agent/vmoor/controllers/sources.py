@@ -1,43 +1,30 @@
-"""The sources on this VM beside the configuration: units' markers, a file, listening ports.
+"""The sources on this VM that tell at once: units' markers and listening ports.
 
-None fails the others: what one cannot do is a problem of its own, told by discovery.
+Neither fails the other: what one cannot do is a problem of its own, told by discovery.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional, Protocol
+from typing import Optional
 
-from vmoor.config import build, marker
+from vmoor.config import marker
 from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
 from vmoor.model.discovered import Found
 from vmoor.model.proxy import UnitState
-from vmoor.model.record import parsed
 from vmoor.model.service import Service
-from vmoor.ports import Clock, Files
+from vmoor.ports import Clock
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
-KEPT = "/var/lib/vmoor/services.json"
 CALM_S = 300.0
-RETRY_S = 30.0  # a file whose reading failed here, not by its content
-LOOK_S = 1.0  # files and listeners tell nobody without privilege
+LOOK_S = 1.0  # listeners tell nobody without privilege
 PATIENCE_S = 10.0  # for systemd at the start; then what is known counts
+MEND = "mend the line, then: systemctl daemon-reload"
 UNREAD = Found(ready=False)
-
-
-class Read(Protocol):
-    """What `adapters.children.read_services` answers."""
-
-    @property
-    def document(self) -> build.Document: ...
-
-    @property
-    def problems(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -46,15 +33,11 @@ class Outside:
 
     markers: Callable[[], Mapping[str, Sequence[marker.Text]]]
     listening: Callable[[], frozenset[int]]
-    stamp: Callable[[str], object]  # differs when the file may have changed
-    read: Callable[[str], Read]
-    files: Files
 
 
 @dataclass(frozen=True)
 class Cells:
     systemd: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
-    file: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
     sockets: Cell[Found] = field(default_factory=lambda: Cell(UNREAD))
 
 
@@ -81,22 +64,16 @@ class Sources:
         self._scanned: object = None
         self._marked: tuple[Service, ...] = ()
         self._problems: tuple[str, ...] = ()
-        self._file: object = None
-        self._read_again = 0.0
         self._heard: frozenset[int] = frozenset()
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
         if settings is None:
             return Settled("waiting for the configuration", CALM_S, waiting=True)
-        sources = settings.sources
-        units, file, sockets = sources.systemd, sources.file, sources.sockets
+        units, sockets = settings.sources.systemd, settings.sources.sockets
         cells = self._cells
-        if file is None:
-            self._file = None
         soon = (
             self._look(cells.systemd, None if units is None else lambda: self._units(units)),
-            self._look(cells.file, None if file is None else lambda: self._read(file)),
             self._look(cells.sockets, None if sockets is None else lambda: self._ports(sockets)),
         )
         return Settled("looked", min(soon))
@@ -109,7 +86,7 @@ class Sources:
         try:
             cell.set(look())
         except VmoorError as e:
-            cell.set(replace(cell.get(), problems=(str(e),), ready=True))
+            cell.set(replace(cell.get(), problems=(str(e),), remedy=e.remedy, ready=True))
             return LOOK_S
         told = cell is self._cells.systemd and cell.get().ready  # by signals
         return CALM_S if told else LOOK_S
@@ -132,7 +109,8 @@ class Sources:
         was_ready = self._cells.systemd.get().ready
         ready = was_ready or not patient or all(unit in states for unit in units)
         services = tuple(s for s in self._marked if s.unit in alive)
-        return Found(services, problems=self._problems, units=units, ready=ready)
+        remedy = MEND if self._problems else ""
+        return Found(services, {}, self._problems, remedy, units, ready)
 
     def _scan(self, patterns: tuple[str, ...]) -> None:
         services: list[Service] = []
@@ -147,39 +125,6 @@ class Sources:
             services += found
             problems += wrong
         self._marked, self._problems = tuple(services), tuple(problems)
-
-    def _read(self, path: str) -> Found:
-        """A file that is wrong or gone changes nothing but the problems."""
-        stamp = (path, self._outside.stamp(path))
-        found = self._cells.file.get()
-        now = self._clock.now()
-        if stamp == self._file and now < self._read_again:
-            return found
-        self._file, self._read_again = stamp, now + RETRY_S
-        services = found.services if found.ready else self._kept(path)
-        try:
-            read = self._outside.read(path)
-        except VmoorError as e:
-            return Found(services, problems=(e.message,))
-        self._read_again = float("inf")
-        if not read.problems:
-            self._keep(path, read.document)
-            return Found(build.services_from(read.document, "file"))
-        return Found(services, problems=read.problems)
-
-    def _keep(self, path: str, document: build.Document) -> None:
-        note = json.dumps({"path": path, "document": document}, sort_keys=True)
-        self._outside.files.write(KEPT, note.encode(), 0o600)
-
-    def _kept(self, path: str) -> tuple[Service, ...]:
-        """After a start: what the file said when it was last good."""
-        note = parsed(self._outside.files.read(KEPT))
-        if note.get("path") != path:
-            return ()
-        try:
-            return build.services_from(note["document"], "file")
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return ()  # not what we wrote
 
     def _ports(self, allowed: tuple[Service, ...]) -> Found:
         """One look may fall between two lives of a listener, so it takes two to leave."""

@@ -133,7 +133,8 @@ def found(
     if len(ours) > SERVICES_LIMIT:
         words = f"consul declares {len(ours)} services: only the first {SERVICES_LIMIT} by name"
         problems.append(f"{words} count, set sources.consul.require_tag")
-    return Found(tuple(taken.values()), told, tuple(problems))
+    remedy = "mend what is declared to Consul" if problems else ""
+    return Found(tuple(taken.values()), told, tuple(problems), remedy)
 
 
 def _counts(each: Declared, tag: str) -> bool:

@@ -15,7 +15,8 @@ class Found:
 
     services: tuple[Service, ...] = ()
     told: Mapping[str, Probe] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()  # a sentence each, with what to do
+    problems: tuple[str, ...] = ()  # a sentence each
+    remedy: str = ""  # of the first problem
     units: tuple[str, ...] = ()  # those to watch beside the owners of services
     ready: bool = True  # False = the source has not looked yet: its services may exist
 
@@ -29,6 +30,9 @@ class Discovered:
     problems: tuple[str, ...] = ()
 
 
+CONFLICT = "rename one of the two, or take it out of its source"
+
+
 def merged(found: Mapping[str, Found]) -> Found:
     """One list, by name. `found` is in order of precedence: who comes first has the name.
 
@@ -39,12 +43,15 @@ def merged(found: Mapping[str, Found]) -> Found:
     owners: dict[int, str] = {}
     told: dict[str, Probe] = {}
     problems: list[str] = []
+    remedies: list[str] = []
     for source, said in found.items():
         problems += said.problems
+        remedies += [said.remedy] * len(said.problems)
         for service in said.services:
             words = _conflict(service, source, services, owners)
             if words:
                 problems.append(words)
+                remedies.append(CONFLICT)
                 continue
             services[service.name] = service
             owners.update(dict.fromkeys(service.ports.values(), service.name))
@@ -53,7 +60,7 @@ def merged(found: Mapping[str, Found]) -> Found:
     ordered = tuple(services[name] for name in sorted(services))
     units = tuple(unit for said in found.values() for unit in said.units)
     ready = all(said.ready for said in found.values())
-    return Found(ordered, told, tuple(problems), units, ready)
+    return Found(ordered, told, tuple(problems), "".join(remedies[:1]), units, ready)
 
 
 def _conflict(

@@ -33,12 +33,16 @@ BUG_LIMIT = 10  # bugs in a row until the process ends and systemd starts a clea
 class Settled:
     """A pass that went well: what is so now, and when to look again at the latest (seconds).
 
-    `waiting` marks a pass that could do nothing yet because another step has to come first.
+    `waiting` marks a pass that could do nothing yet because another step has to come first,
+    `wrong` one that did its work and found what a person has to mend: its step fails, but it is
+    not tried again for that.
     """
 
     words: str
     again: float
     waiting: bool = False
+    wrong: bool = False
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,10 @@ class Loop:
             log.info("%s: recovered after %d failures", self.name, self._backoff.failures)
         self._backoff = Backoff()
         self.bugs = 0
+        if settled.wrong:
+            self._tell(logging.WARNING, settled.words, settled.remedy)
+            self._post("fail", settled.words, settled.remedy, 0.0)
+            return
         self._told = -REPEAT_S
         self._post("wait" if settled.waiting else "ok", settled.words, "", 0.0)
 
@@ -147,7 +155,8 @@ class Loop:
         if isinstance(error, errors.Misconfigured):
             delay = CONFIG_LOOK_S
         security = isinstance(error, errors.Rejected) and error.security
-        self._tell(error, delay, security=security)
+        level = logging.CRITICAL if security else logging.WARNING
+        self._tell(level, error.message, error.remedy, f", next try in {delay:.0f} s")
         self._post("fail", error.message, error.remedy, delay, security=security)
         return delay
 
@@ -161,23 +170,22 @@ class Loop:
         self._post("fail", f"a bug in vmoor: {type(error).__name__}", "see the journal", delay)
         return delay
 
-    def _tell(self, error: errors.VmoorError, delay: float, *, security: bool) -> None:
+    def _tell(self, level: int, words: str, remedy: str, then: str = "") -> None:
         now = self._clock.now()
-        previous = self.outcome.get()
-        if previous.words == error.message and now - self._told < REPEAT_S:
+        if self.outcome.get().words == words and now - self._told < REPEAT_S:
             return
         self._told = now
-        level = logging.CRITICAL if security else logging.WARNING
-        remedy = f" Remedy: {error.remedy}" if error.remedy else ""
-        text = error.message[:1].upper() + error.message[1:]
-        log.log(level, "%s: %s, next try in %.0f s.%s", self.name, text, delay, remedy)
+        remedy = f" Remedy: {remedy}" if remedy else ""
+        text = words[:1].upper() + words[1:]
+        log.log(level, "%s: %s%s.%s", self.name, text, then, remedy)
 
     def _post(
         self, state: str, words: str, remedy: str, delay: float, *, security: bool = False
     ) -> None:
         now = self._clock.now()
         old = self.outcome.get()
-        same = old.state == state and (state == "ok" or old.words == words)
+        # A failing command may say something else each time; it fails since the first.
+        same = old.state == state and (state != "wait" or old.words == words)
         since = old.since if same else now
         next_try = now + delay if delay else 0.0
         self.outcome.set(Outcome(state, words, remedy, since, next_try, security))

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Union
 
 from click.testing import CliRunner, Result
 from vmoor.cli.check import check
 
-from tests.unit.config.folders import GOOD, write
+from tests.unit.config.folders import GOOD, good, write
+
+SOURCES = {
+    "systemd": ({}, "units *.service"),
+    "consul": ({}, "http://127.0.0.1:8500, tag vmoor"),
+    "file": ({"path": "/run/s.json"}, "/run/s.json"),
+    "sockets": ({"allow": {"81": "db", "82": {"name": "api"}}}, "ports 81 db, 82 api"),
+}
 
 
 def run(root: Path, *arguments: str) -> Result:
     return CliRunner().invoke(check, ["--config-dir", str(root), *arguments])
+
+
+def document(text: Union[str, bytes], *arguments: str) -> Result:
+    return CliRunner().invoke(check, ["--services-file", "-", *arguments], input=text)
 
 
 def test_fine(tmp_path: Path) -> None:
@@ -59,4 +71,45 @@ def test_json(tmp_path: Path) -> None:
         "ok": True,
         "files": [f"{tmp_path}/conf.d/10.yaml"],
         "services": ["web"],
+        "sources": {},
     }
+
+
+def test_sources(tmp_path: Path) -> None:
+    """A line for each that is configured, with what it is."""
+    write(tmp_path, **{"10": good(sources={name: given for name, (given, _) in SOURCES.items()})})
+    says = {name: words for name, (_, words) in SOURCES.items()}
+    lines = [f"source {name}: {words}" for name, words in says.items()]
+    assert run(tmp_path).output.splitlines()[1:] == lines
+    assert json.loads(run(tmp_path, "--json").output)["sources"] == says
+
+
+def test_a_document_of_services(tmp_path: Path) -> None:
+    """A file or stdin, judged as the agent would; no configuration is needed."""
+    path = tmp_path / "s.json"
+    for text, code, words in (
+        ('{"services": {"web": {"port": 1}, "api": {"port": 2}}}', 0, "services ok: api, web\n"),
+        ('{"services": {}}', 0, "services ok: none\n"),
+        (
+            '{"services": {"a": {"port": 0}}}',
+            78,
+            ":1: services.a.port: 0 is not a port (1 to 65535)\n",
+        ),
+    ):
+        path.write_text(text)
+        for name, result in (
+            (str(path), run(tmp_path, "--services-file", str(path))),
+            ("stdin", document(text)),
+        ):
+            want = f"{name}{words}" if code else words
+            assert (result.exit_code, result.output) == (code, want)
+
+
+def test_a_document_of_services_for_machines(tmp_path: Path) -> None:
+    """Whatever comes in."""
+    good = document('{"services": {"web": {"port": 1}}}', "--json")
+    assert json.loads(good.output) == {"ok": True, "services": ["web"]}
+    for wrong in ("", "{", b"\xff", b" " * (1 << 20) + b" "):
+        result = document(wrong, "--json")
+        assert (result.exit_code, json.loads(result.output)["ok"]) == (78, False)
+    assert "no such file" in run(tmp_path, "--services-file", str(tmp_path / "none")).output

@@ -158,6 +158,13 @@ def test_an_exec_check_is_known_by_its_place(tmp_path: Path) -> None:
     assert len(db.checks) == 4
 
 
+def test_a_source_is_lacking_when_its_key_is_not_there(tmp_path: Path) -> None:
+    """What is no source's name is never lacking: `status` shows its step."""
+    sources = load(write(tmp_path, a=good(sources={"consul": {}}))).settings.sources
+    names = ("consul", "file", "systemd", "sockets", "identity")
+    assert [name for name in names if sources.lacks(name)] == ["file", "systemd", "sockets"]
+
+
 def test_further_sources(tmp_path: Path) -> None:
     """An empty mapping takes the defaults; what is not there is no source."""
     assert load(write(tmp_path, a=good())).settings.sources == Sources()

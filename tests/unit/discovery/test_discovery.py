@@ -9,9 +9,9 @@ from typing import Optional
 import pytest
 from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings, VmSettings
 from vmoor.controllers import discovery
-from vmoor.errors import LocalFault, Rejected
+from vmoor.errors import LocalFault
 from vmoor.model.credential import Credential, Credentials
-from vmoor.model.discovered import Discovered, Found
+from vmoor.model.discovered import CONFLICT, Discovered, Found
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
 from vmoor.model.health import Probe
 from vmoor.model.secret import Secret
@@ -194,10 +194,21 @@ def test_a_conflict_is_told_and_the_first_source_counts() -> None:
             {"web": Probe(passed=False, words="critical")},
         )
     )
-    with pytest.raises(Rejected, match=r"consul has a service web, too: .* \(and 1 more"):
-        world.look()
+    told = world.look()
+    assert (told.wrong, told.remedy) == (True, CONFLICT)
+    assert told.words.startswith(
+        "consul has a service web, too: that of static counts (and 1 more"
+    )
     found = world.discovered.get()
     assert [s.name for s in found.services] == ["db", "web"]
     assert found.services[1] is WEB
     assert found.told == {}
     assert "shop of consul has port 8080, which is web's" in found.problems[1]
+
+
+def test_a_problem_of_a_source_is_told_with_its_remedy() -> None:
+    """The first problem's; it is no reason to look again before a source changes."""
+    world = World(replace(SETTINGS, vm=VmSettings(address="192.0.2.7")))
+    world.consul.set(Found(problems=("api has no port",), remedy="declare one"))
+    assert world.look() == Settled("api has no port", 300.0, wrong=True, remedy="declare one")
+    assert world.discovered.get().services == (WEB,)

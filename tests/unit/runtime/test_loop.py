@@ -129,3 +129,31 @@ def test_outcome_keeps_since_while_nothing_changes() -> None:
     clock.at += 50
     steady.turn()
     assert steady.outcome.get().since == 1000.0
+
+
+def test_what_a_person_has_to_mend_is_told_once_and_not_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The step fails with the remedy, no next try is promised, and the pass keeps its time."""
+    wrong = loop(Settled("api has no port", 42.0, wrong=True, remedy="declare one"))
+    assert [wrong.turn(), wrong.turn()] == [42.0, 42.0]
+    outcome = wrong.outcome.get()
+    assert (outcome.state, outcome.words, outcome.remedy) == (
+        "fail", "api has no port", "declare one",
+    )  # fmt: skip
+    assert outcome.next_try == 0.0
+    assert [r.getMessage() for r in caplog.records] == [
+        "identity: Api has no port. Remedy: declare one"
+    ]
+
+
+def test_a_failure_counts_from_the_first_whatever_it_says() -> None:
+    """`since` must not move because a command tells the time in its message."""
+    failing = loop(errors.Unavailable("at 12:00"), errors.Unavailable("at 12:01"))
+    clock = failing._clock
+    assert isinstance(clock, Stopped)
+    failing.turn()
+    clock.at += 60
+    failing.turn()
+    outcome = failing.outcome.get()
+    assert (outcome.words, outcome.since) == ("at 12:01", 1000.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -25,12 +26,21 @@ def test_it_is_what_services_is_in_the_configuration(tmp_path: Path) -> None:
         assert services.read(str(tmp_path / "s")) == given
 
 
+def test_values_are_those_of_json(tmp_path: Path) -> None:
+    """A character that JSON libraries write as two halves is one."""
+    given = {
+        "services": {"a": {"port": 1, "checks": [{"http": {"path": "/", "body": "\U0001f600"}}]}}
+    }
+    (tmp_path / "s").write_text(json.dumps(given))
+    assert services.read(str(tmp_path / "s")) == given
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"services": {"web": {"po', ":1: not JSON (was it written by halves?)"),
+        ('{"services": {"web": {"po', ":1: not JSON (is it whole?)"),
         ("", ":1: not JSON"),
-        ('{"services": {"web": {"port": NaN}}}', ": not JSON (was it written by halves?): NaN"),
+        ('{"services": {"web": {"port": NaN}}}', ": not JSON (is it whole?): NaN"),
         ("services: {web: {port: 80}}", ":1: not JSON"),
         ('{"services": {\n"a": {"port": 1},\n"a": {"port": 2}}}', ":3: services.a: stands here"),
         ('{"services": {\n"a": {"port": 1},\n"b": {"port": 1}}}', ":3: services.b.port: 1 is al"),
@@ -43,6 +53,8 @@ def test_it_is_what_services_is_in_the_configuration(tmp_path: Path) -> None:
         ("{}", "must be one mapping 'services', has nothing"),
         ("[]", ":1: not a mapping"),
         ("[" * 100_000, ": nested too deep"),
+        ('{"services": {"a": {"labels": {"b": "\\ud800"}}}}', "holds a half of a character"),
+        ('{"services": {"a": {"port": 1e3}}}', ":1: services.a.port: 1e3 is not a port"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, words: str) -> None:
@@ -74,3 +86,16 @@ def test_child_process_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert services.main([str(path)]) == 78
     (words,) = json.loads(capsys.readouterr().out)["problems"]
     assert words == f"{path}: cannot be read: no such file or directory"
+
+
+def test_child_process_reads_stdin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And calls it as it is told."""
+    for text, code, words in (
+        ('{"services": {}}', 0, '"document"'),
+        ("{", 78, "output of /bin/list:1: not JSON"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert services.main(["-", "output of /bin/list"]) == code
+        assert words in capsys.readouterr().out

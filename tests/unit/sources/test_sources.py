@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import pytest
-from vmoor.adapters.children import Read
 from vmoor.config import build
 from vmoor.config.marker import Text
-from vmoor.config.settings import Settings, Sources
+from vmoor.config.settings import Settings
 from vmoor.controllers import sources
 from vmoor.errors import LocalFault
 from vmoor.model.discovered import Found
@@ -17,11 +16,9 @@ from vmoor.model.proxy import UnitState
 from vmoor.runtime.cell import Cell
 
 from tests.fakes.clock import FakeClock
-from tests.fakes.files import FakeFiles
 
 WEB = "web.service"
 MARK = [Text("/web", "[Unit]\nX-Vmoor-Service=web port=80")]
-PATH = "/s.json"
 
 
 def configured(given: Mapping[str, Any]) -> Settings:
@@ -35,10 +32,9 @@ def configured(given: Mapping[str, Any]) -> Settings:
 
 
 class World:
-    """A VM: its unit files, systemd, its listeners and a file."""
+    """A VM: its unit files, systemd and its listeners."""
 
-    def __init__(self, disk: Optional[FakeFiles] = None, **given: Any) -> None:
-        self.disk = disk or FakeFiles()
+    def __init__(self, **given: Any) -> None:
         self.clock = FakeClock()
         self.settings: Cell[Optional[Settings]] = Cell(configured(given))
         self.states: Cell[Mapping[str, UnitState]] = Cell({})
@@ -47,22 +43,13 @@ class World:
         self.files: dict[str, Sequence[Text]] = {WEB: MARK}
         self.scans = 0
         self.ports: set[int] = set()
-        self.stamp = 1
-        self.answer = Read({"services": {"api": {"port": 90}}})
         self.fault: Optional[LocalFault] = None
-        self.reads: list[str] = []
         self._controller = sources.Sources(
             settings=self.settings,
             states=self.states,
             reloads=self.reloads,
             cells=self.cells,
-            outside=sources.Outside(
-                self._markers,
-                lambda: frozenset(self.ports),
-                lambda _: self.stamp,
-                self._read,
-                self.disk,
-            ),
+            outside=sources.Outside(self._markers, self._listening),
             clock=self.clock,
         )
 
@@ -76,11 +63,10 @@ class World:
         self.scans += 1
         return self.files
 
-    def _read(self, path: str) -> Read:
-        self.reads.append(path)
+    def _listening(self) -> frozenset[int]:
         if self.fault:
             raise self.fault
-        return self.answer
+        return frozenset(self.ports)
 
 
 def names(cell: Cell[Found]) -> list[str]:
@@ -91,8 +77,8 @@ def test_without_sources_nothing_is_looked_at() -> None:
     """Neither files nor listeners: no work while nothing is asked for."""
     world = World()
     assert world.look() == sources.CALM_S
-    assert (world.scans, world.reads) == (0, [])
-    for cell in (world.cells.systemd, world.cells.file, world.cells.sockets):
+    assert world.scans == 0
+    for cell in (world.cells.systemd, world.cells.sockets):
         assert cell.get() == Found()
 
 
@@ -141,6 +127,7 @@ def test_patterns_narrow_and_a_template_is_no_unit() -> None:
     found = world.cells.systemd.get()
     assert [service.unit for service in found.services] == ["shop-a.service"]
     assert found.problems == ("/web: write X-Vmoor-Service to a drop-in of an instance",)
+    assert "systemctl daemon-reload" in found.remedy
 
 
 def test_it_is_not_ready_before_the_units_are_known() -> None:
@@ -180,94 +167,6 @@ def test_a_port_is_a_service_while_something_listens() -> None:
     assert names(world.cells.sockets) == ["api"]
 
 
-def test_a_file_is_read_when_it_changed() -> None:
-    """One child for each change, none while nothing changes."""
-    world = World(file={"path": PATH})
-    for _ in range(3):
-        assert world.look() == sources.LOOK_S
-    assert world.reads == [PATH]
-    assert (names(world.cells.file), world.cells.file.get().services[0].source) == (
-        ["api"],
-        "file",
-    )
-    world.answer, world.stamp = Read({"services": {"api": {"port": 91}}}), 2
-    world.look()
-    assert world.cells.file.get().services[0].ports == {"http": 91}
-
-
-def test_a_broken_file_is_told_and_its_last_good_content_kept() -> None:
-    """Until it is mended."""
-    world = World(file={"path": PATH})
-    world.look()
-    world.answer, world.stamp = Read({}, (f"{PATH}:1: not JSON",)), 2
-    world.look()
-    world.look()
-    assert names(world.cells.file) == ["api"]
-    assert world.cells.file.get().problems == (f"{PATH}:1: not JSON",)
-    world.answer, world.stamp = Read({"services": {}}), 3
-    world.look()
-    assert world.cells.file.get() == Found()
-
-
-def test_a_fault_here_is_told_and_tried_again_later() -> None:
-    """It fails neither what is known nor the other sources."""
-    world = World(file={"path": PATH}, sockets={"allow": {"8080": "web"}})
-    world.ports = {8080}
-    world.look()
-    world.fault, world.stamp = LocalFault("cannot run the child"), 2
-    world.look()
-    world.look()
-    assert len(world.reads) == 2
-    assert names(world.cells.file) == ["api"]
-    assert world.cells.file.get().problems == ("cannot run the child",)
-    assert names(world.cells.sockets) == ["web"]
-    world.fault = None
-    world.clock.advance(sources.RETRY_S)
-    world.look()
-    assert world.cells.file.get().problems == ()
-
-
-def test_a_source_that_is_taken_out_brings_nothing_more() -> None:
-    """And brings all again when it is back."""
-    world = World(file={"path": PATH})
-    world.look()
-    world.settings.set(configured({}))
-    world.look()
-    assert world.cells.file.get() == Found()
-    world.settings.set(configured({"file": {"path": PATH}}))
-    world.look()
-    assert names(world.cells.file) == ["api"]
-    assert configured({}).sources == Sources()
-
-
-def test_a_file_that_is_broken_at_a_restart_keeps_what_it_said() -> None:
-    """Of the same path; a mess in our own record is as if nothing had been kept."""
-    before = World(file={"path": PATH})
-    before.look()
-    assert names(before.cells.file) == ["api"]
-    after = World(before.disk, file={"path": PATH})
-    after.answer = Read({}, ("services.json:1: not JSON",))
-    after.look()
-    assert names(after.cells.file) == ["api"]
-    assert after.cells.file.get().problems == ("services.json:1: not JSON",)
-    before.disk.write(sources.KEPT, b'{"path": "' + PATH.encode() + b'", "document": 1}', 0o600)
-    lost = World(before.disk, file={"path": PATH})
-    lost.answer = after.answer
-    lost.look()
-    assert names(lost.cells.file) == []
-
-
-def test_a_file_that_cannot_be_read_at_a_restart_keeps_what_it_said() -> None:
-    """The child that validates may fail for reasons of this machine."""
-    before = World(file={"path": PATH})
-    before.look()
-    after = World(before.disk, file={"path": PATH})
-    after.fault = LocalFault("cannot run vmoor.config.services: out of memory")
-    after.look()
-    assert names(after.cells.file) == ["api"]
-    assert "out of memory" in after.cells.file.get().problems[0]
-
-
 def test_without_systemd_nothing_is_known_and_nothing_leaves() -> None:
     """D-Bus may be away at our start for as long as it likes."""
     world = World(systemd={})
@@ -276,3 +175,39 @@ def test_without_systemd_nothing_is_known_and_nothing_leaves() -> None:
     world.clock.advance(3600.0)
     world.look()
     assert not world.cells.systemd.get().ready
+
+
+def test_a_port_that_moves_is_followed() -> None:
+    """The marker was edited and systemd told: the same service, elsewhere."""
+    world = World(systemd={})
+    world.unit("active")
+    world.look()
+    world.files = {WEB: [Text("/web", "[Unit]\nX-Vmoor-Service=web port=81")]}
+    world.reloads.set(2)
+    world.look()
+    (web,) = world.cells.systemd.get().services
+    assert (web.name, web.ports) == ("web", {"http": 81})
+
+
+def test_an_escaped_name_is_the_units_own() -> None:
+    """It is never unescaped: systemd tells the state of exactly this name."""
+    name = "my\\x2dapp@a\\x20b.service"
+    world = World(systemd={"units": ["my\\x2dapp@*.service"]})
+    world.files = {name: MARK}
+    world.unit("active", name)
+    world.look()
+    (web,) = world.cells.systemd.get().services
+    assert (web.unit, world.cells.systemd.get().units) == (name, (name,))
+
+
+def test_listeners_that_cannot_be_told_take_nothing_with_them() -> None:
+    """Neither what was found before nor the units."""
+    world = World(systemd={}, sockets={"allow": {"8080": "web"}})
+    world.files, world.ports = {}, {8080}
+    world.look()
+    world.fault = LocalFault("cannot read /proc/self/net/tcp", remedy="mount it")
+    assert world.look() == sources.LOOK_S
+    found = world.cells.sockets.get()
+    assert (names(world.cells.sockets), found.remedy) == (["web"], "mount it")
+    assert found.problems == ("cannot read /proc/self/net/tcp",)
+    assert world.cells.systemd.get() == Found()

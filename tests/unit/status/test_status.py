@@ -109,6 +109,17 @@ def test_the_cause_is_named_not_what_follows_from_it() -> None:
     assert "Next try in 18s; no restart needed." in text(snap)
 
 
+def test_a_failing_source_is_told_with_since_when_and_what_to_do() -> None:
+    """No next try is promised for what is looked at all the time."""
+    file = status.Step("file", "fail", "/s:1: not JSON", "see vmoor check", 40.0)
+    lines_ = text(replace(GOOD, steps=(file, *OK))).splitlines()
+    assert "file         FAIL  /s:1: not JSON (for 1m)" in lines_
+    assert lines_[-2:] == [
+        "Fix:  see vmoor check",
+        "It goes on when that is mended; no restart needed.",
+    ]
+
+
 def test_the_page_of_a_moored_vm() -> None:
     """What an operator sees when all is well."""
     assert text(GOOD).splitlines() == [
