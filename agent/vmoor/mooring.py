@@ -20,7 +20,6 @@ from vmoor.adapters.processes import Processes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
-from vmoor.config.settings import FileSource
 from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.discovery import Discovery
 from vmoor.controllers.documents import Documents
@@ -38,6 +37,7 @@ from vmoor.model.discovered import Found
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
 from vmoor.model.service import Workload
+from vmoor.ports import Look
 from vmoor.proxyunit import UNIT
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
@@ -62,7 +62,7 @@ class Mooring:
         self._processes = Processes()
         self._observed = Cell(Observed())
         self._found = Cells()
-        self._declared, self._filed = Cell(Found(ready=False)), Cell(Found(ready=False))
+        self._others = {name: Cell(Found(ready=False)) for name in ("consul", "file", "exec")}
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         shared: dict[str, Any] = {
@@ -79,7 +79,10 @@ class Mooring:
             self._loop("identity", self._identity.reconcile),
             self._loop("sources", self._make_sources().reconcile),
             self._loop("consul", self._catalog().reconcile, detached=True, longest=CONSUL_S),
-            self._loop("file", self._file().reconcile, detached=True),
+            *(
+                self._loop(name, self._document(name, look).reconcile, detached=True)
+                for name, look in (("file", documents.file), ("exec", documents.printed))
+            ),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
@@ -187,8 +190,7 @@ class Mooring:
             discovered=parts.discovered,
             sources={  # the configuration, then these: who comes first has the name
                 "systemd": self._found.systemd,
-                "consul": self._declared,
-                "file": self._filed,
+                **self._others,
                 "sockets": self._found.sockets,
             },
             host=parts.host,
@@ -200,14 +202,14 @@ class Mooring:
         parts = self._parts
         consul = ConsulAgent(parts.files)
         return Catalog(
-            settings=parts.settings, found=self._declared, consul=consul, files=parts.files
+            settings=parts.settings, found=self._others["consul"], consul=consul, files=parts.files
         )
 
-    def _file(self) -> Documents[FileSource]:
+    def _document(self, name: str, look: Callable[[Any], Look]) -> Documents:
         parts = self._parts
         return Documents(
-            "file", lambda sources: sources.file, documents.file, settings=parts.settings,
-            found=self._filed, files=parts.files, clock=parts.clock,
+            name, look, settings=parts.settings, found=self._others[name], files=parts.files,
+            clock=parts.clock,
         )  # fmt: skip
 
     def _proxy(self, shared: Mapping[str, Any]) -> Proxy:
@@ -272,5 +274,5 @@ class Mooring:
         self._units.reloads.rings(bell["sources"])
         self._processes.states.rings(bell["health"])
         mine = self._found
-        for found in (mine.systemd, self._declared, self._filed, mine.sockets):
+        for found in (mine.systemd, mine.sockets, *self._others.values()):
             found.rings(bell["discovery"])

@@ -314,6 +314,10 @@ def endless(taken: socket.socket) -> None:
         taken.sendall(b" " * 65536)
 
 
+def silent(taken: socket.socket) -> None:
+    time.sleep(0.7)
+
+
 def dripping(taken: socket.socket) -> None:
     taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
     while True:
@@ -330,6 +334,7 @@ BROKEN = {
     "10 MB": (answer(b" " * (10 << 20)), "longer than 4194304 bytes"),
     "endless": (endless, "longer than 4194304 bytes"),
     "dripping": (dripping, "no complete answer within 0.5 s"),
+    "silent": (silent, "no complete answer within 0.5 s"),
     "not HTTP": (b"SSH-2.0\r\n", "not a complete HTTP answer"),
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -205,6 +207,24 @@ def test_listening_ports_of_both_families(monkeypatch: pytest.MonkeyPatch) -> No
             assert client.getsockname()[1] not in listening
         monkeypatch.setattr(listeners, "_NETLINK_SOCK_DIAG", 99)
         assert {port4, port6} <= listeners.ports()
+
+
+@pytest.mark.parametrize("way", ["netlink", "/proc"])
+def test_unix_sockets_are_no_listeners(way: str) -> None:
+    """In a network of its own, where nothing else could be told."""
+    program = (
+        "import socket; from vmoor.adapters import listeners\n"
+        f"listeners._NETLINK_SOCK_DIAG = {4 if way == 'netlink' else 99}\n"
+        "with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:\n"
+        "    one.bind(chr(0) + 'vmoor-listener'); one.listen()\n"
+        "    other.bind(''); other.listen()\n"
+        "    print(sorted(listeners.ports()))\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", program],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("way", ["netlink", "/proc"])

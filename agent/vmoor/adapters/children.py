@@ -69,8 +69,13 @@ def read_services(path: str) -> Read:
     return _read(_SERVICES, _child(_SERVICES, path))
 
 
-def _read(module: str, child: run.Running) -> Read:
-    answer = _answer(module, child, "", ok=(0, EXIT_CONFIG))
+def judge_services(name: str, content: bytes) -> Read:
+    """The same of a document that is here. Raises LocalFault."""
+    return _read(_SERVICES, _child(_SERVICES, "-", name), content)
+
+
+def _read(module: str, child: run.Running, given: bytes = b"") -> Read:
+    answer = _answer(module, child, given, ok=(0, EXIT_CONFIG))
     return Read(
         document=answer.get("document", {}),
         problems=tuple(answer.get("problems", ())),
@@ -109,7 +114,7 @@ class Renderer:
             return dict(kept["texts"])
         early, self._early = self._early, None
         child = early if early and not early.ended() else _child(_RENDER)
-        answer = _answer(_RENDER, child, text, ok=(0,))
+        answer = _answer(_RENDER, child, text.encode(), ok=(0,))
         texts = {str(name): str(content) for name, content in answer.items()}
         note = json.dumps({"key": key, "texts": texts})
         self._files.write(self._kept, note.encode(), 0o600)
@@ -136,8 +141,10 @@ def _child(module: str, *arguments: str) -> run.Running:
     return run.Running([sys.executable, "-I", "-m", module, *arguments])
 
 
-def _answer(module: str, child: run.Running, text: str, *, ok: tuple[int, ...]) -> dict[str, Any]:
-    done = child.finish(text, TIMEOUT_S)
+def _answer(
+    module: str, child: run.Running, given: bytes, *, ok: tuple[int, ...]
+) -> dict[str, Any]:
+    done = child.finish(given, TIMEOUT_S)
     if done.code not in ok:
         raise LocalFault(f"cannot run {module}: {quoted(done.stderr or done.code)}")
     try:

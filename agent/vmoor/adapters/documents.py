@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from pathlib import Path
 
-from vmoor.adapters import children
-from vmoor.config.settings import FileSource
+from vmoor import execunit
+from vmoor.adapters import children, execs
+from vmoor.config.settings import ExecSource, FileSource
 from vmoor.ports import Look
 
 CHECK = "vmoor check --services-file"
@@ -17,6 +19,17 @@ def file(source: FileSource) -> Look:
     path = source.path
     remedy = f"mend it, see {CHECK} {shlex.quote(path)}"
     return Look(_stamp(path), lambda: children.read_services(path), remedy)
+
+
+def printed(source: ExecSource, path: str = execunit.SOCKET) -> Look:
+    """Runs the command. Raises Unavailable when it fails."""
+    content = execs.printed(source, path)
+    name = f"output of {source.command[0]}"
+    return Look(
+        hashlib.sha256(content).digest(),
+        lambda: children.judge_services(name, content),
+        f"mend it, see {execs.by_hand(source)} | {CHECK} -",
+    )
 
 
 def _stamp(path: str) -> object:

@@ -1,64 +1,105 @@
-"""Asks the runner of exec checks (vmoor.execunit) to look."""
+"""Asks the runner of the operator's commands (vmoor.execunit): checks, and sources.exec."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from vmoor import execunit
-from vmoor.errors import quoted
+from vmoor.config.settings import ExecSource
+from vmoor.errors import Unavailable, quoted
 from vmoor.model.health import Probe
 from vmoor.model.service import ExecProbe
 
 CONNECT_S = 0.2
+PIECE = 64 << 10
 GRACE_S = 1.0  # beyond the command's own time: the runner starts, and kills what is left
 
 
 def look(probe: ExecProbe, timeout: float, path: str = execunit.SOCKET) -> Probe:
     """`timeout` is the command's, in seconds, which the runner takes from the configuration."""
     began = time.monotonic()
-    until = began + timeout + GRACE_S
+    request = {"service": probe.service, "check": probe.check}
+    try:
+        answer = _asked(request, timeout, execunit.OUTPUT_LIMIT, path)
+    except Unavailable as e:
+        remedy = f": {e.remedy}" if e.remedy else ""
+        return Probe(passed=False, words=f"{e.message}{remedy}")
+    return _judged(answer, timeout, time.monotonic() - began)
+
+
+def printed(source: ExecSource, path: str = execunit.SOCKET) -> bytes:
+    """What the source's command prints. Raises Unavailable when that is not good."""
+    program, timeout = source.command[0], source.timeout
+    try:
+        answer = _asked({"source": True}, timeout, execunit.DOCUMENT_LIMIT, path)
+    except Unavailable as e:
+        raise Unavailable(f"cannot run {program}: {e.message}", remedy=e.remedy) from None
+    words = ""
+    if answer.get("cut"):
+        words = f"it prints more than {execunit.DOCUMENT_LIMIT >> 20} MiB"
+    if answer.get("timed_out") or answer.get("code") != 0:
+        words = _judged({**answer, "output": answer.get("errors", "")}, timeout, 0.0).words
+    if words:
+        remedy = f"see what it does: {by_hand(source)}"
+        raise Unavailable(f"cannot use {program}: {words}", remedy=remedy)
+    # The lone surrogates that stand for bytes which are no UTF-8 become such bytes again.
+    return str(answer.get("output", "")).encode("utf-8", "surrogatepass")
+
+
+def by_hand(source: ExecSource) -> str:
+    """For a person: the command as the runner's user."""
+    return f"runuser -u {execunit.GROUP} -- {shlex.join(source.command)}"
+
+
+def _asked(
+    request: Mapping[str, Any], timeout: float, output: int, path: str
+) -> Mapping[str, Any]:
+    """Raises Unavailable when the runner does not answer or ran nothing."""
+    until, limit = time.monotonic() + timeout + GRACE_S, execunit.answer_limit(output)
     try:
         try:
-            answer = _ask(probe, until, path)
+            answer = _ask(request, until, limit, path)
         except (_Ended, BrokenPipeError, ConnectionResetError):
             # An upgrade replaces the runner; its socket stays.
-            answer = _ask(probe, until, path)
+            answer = _ask(request, until, limit, path)
     except (FileNotFoundError, ConnectionRefusedError):
         unit = execunit.SOCKET_UNIT
-        words = f"{unit} does not run: systemctl start {unit}"
-        return Probe(passed=False, words=words)
+        raise Unavailable(f"{unit} does not run", remedy=f"systemctl start {unit}") from None
     except socket.timeout:
-        return Probe(passed=False, words=f"no answer of vmoor-exec after {timeout + GRACE_S:g}s")
-    except (OSError, ValueError) as e:
-        return Probe(passed=False, words=f"no answer of vmoor-exec: {quoted(e)}")
-    return _judged(answer, timeout, time.monotonic() - began)
+        raise Unavailable(f"no answer of vmoor-exec after {timeout + GRACE_S:g}s") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise Unavailable(f"no answer of vmoor-exec: {quoted(e)}") from None
+    if "error" in answer:
+        raise Unavailable(quoted(answer["error"]))
+    return answer
 
 
 class _Ended(ValueError):
     """Without a word."""
 
 
-def _ask(probe: ExecProbe, until: float, path: str) -> Mapping[str, Any]:
+def _ask(request: Mapping[str, Any], until: float, limit: int, path: str) -> Mapping[str, Any]:
     """Raises OSError, or ValueError for an answer that is none."""
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(CONNECT_S)
         link.connect(path)
-        link.sendall(json.dumps({"service": probe.service, "check": probe.check}).encode() + b"\n")
-        line = b""
+        link.sendall(json.dumps(request).encode() + b"\n")
+        line = bytearray()
         while not line.endswith(b"\n"):
             left = until - time.monotonic()
             if left <= 0:
                 raise socket.timeout
             link.settimeout(left)
-            piece = link.recv(execunit.ANSWER_LIMIT + 1 - len(line))
+            piece = link.recv(min(PIECE, limit + 1 - len(line)))
             if not piece and not line:
                 raise _Ended("it ended")
             if not piece:
-                raise ValueError("it ended" if len(line) <= execunit.ANSWER_LIMIT else "too long")
+                raise ValueError("it ended" if len(line) <= limit else "too long")
             line += piece
     answer = json.loads(line)
     if not isinstance(answer, dict):
@@ -67,8 +108,6 @@ def _ask(probe: ExecProbe, until: float, path: str) -> Mapping[str, Any]:
 
 
 def _judged(answer: Mapping[str, Any], timeout: float, took: float) -> Probe:
-    if "error" in answer:
-        return Probe(passed=False, words=quoted(answer["error"]))
     if answer.get("timed_out"):
         return Probe(passed=False, words=f"timed out after {timeout:g}s")
     code = answer.get("code")

@@ -49,7 +49,7 @@ class Running:
         except OSError as e:
             raise LocalFault(f"cannot run {argv[0]}: {e.strerror}") from e
 
-    def finish(self, input: str, timeout: float) -> Done:  # noqa: A002 - subprocess's own word
+    def finish(self, input: bytes, timeout: float) -> Done:  # noqa: A002 - subprocess's own word
         """Give it `input` and wait for its end, `timeout` seconds at most.
 
         Raises LocalFault as `run` does.
@@ -57,7 +57,7 @@ class Running:
         end = time.monotonic() + timeout
         with self._child as child:
             try:
-                texts = _converse(child, self._name, input.encode(), end)
+                texts = _converse(child, self._name, input, end)
                 code = child.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 raise LocalFault(
@@ -88,7 +88,7 @@ def run(
     Raises LocalFault when it doesn't start, isn't done after `timeout` seconds or writes more
     than OUTPUT_LIMIT; it is dead then, with all that it started.
     """
-    return Running(argv, env).finish(input, timeout)
+    return Running(argv, env).finish(input.encode(), timeout)
 
 
 def _converse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ def _sources(sources: Sources) -> Iterator[tuple[str, str]]:
         yield "consul", f"{sources.consul.address}, {f'tag {tag}' if tag else 'all services'}"
     if sources.file is not None:
         yield "file", sources.file.path
+    if sources.exec is not None:
+        yield "exec", f"{shlex.join(sources.exec.command)}, every {sources.exec.period:g}s"
     if sources.sockets is not None:
         ports = [
             f"{port} {service.name}"

@@ -15,6 +15,7 @@ from vmoor.config.facts import facts_from
 from vmoor.config.settings import (
     AppRole,
     ConsulSource,
+    ExecSource,
     FileSource,
     Interception,
     MeshSource,
@@ -40,8 +41,8 @@ from vmoor.model.service import (
 
 Document = Mapping[str, Any]
 
-PERIOD_S = 5.0
-TIMEOUT_S = 1.0
+PERIOD_S, TIMEOUT_S = 5.0, 1.0  # of a check
+EXEC_PERIOD_S, EXEC_TIMEOUT_S = 30.0, 10.0  # of sources.exec
 DEFAULT_PORT_NAME = "http"
 
 
@@ -91,11 +92,17 @@ def grpc_of(given: Any) -> Document:
     return {} if given is True else {"port": given}  # true is an int too
 
 
-def times_of(check: Document) -> tuple[float, float]:
-    """Period and timeout in seconds."""
-    period = seconds(check["period"]) if "period" in check else PERIOD_S
-    timeout = seconds(check["timeout"]) if "timeout" in check else min(TIMEOUT_S, period)
-    return period, timeout
+def times_of(
+    given: Document, period: float = PERIOD_S, timeout: float = TIMEOUT_S
+) -> tuple[float, float]:
+    """Period and timeout in seconds; those of a check by default."""
+    period = seconds(given["period"]) if "period" in given else period
+    return period, seconds(given["timeout"]) if "timeout" in given else min(timeout, period)
+
+
+def exec_times_of(given: Document) -> tuple[float, float]:
+    """Those of sources.exec."""
+    return times_of(given, EXEC_PERIOD_S, EXEC_TIMEOUT_S)
 
 
 def status_of(probe: Document) -> tuple[int, int]:
@@ -133,12 +140,17 @@ def allowed(port: str, given: Any) -> tuple[str, Document]:
 
 
 def _sources(given: Document) -> Sources:
-    systemd, sockets, file = (given.get(key) for key in ("systemd", "sockets", "file"))
+    systemd, sockets, file, command = (
+        given.get(key) for key in ("systemd", "sockets", "file", "exec")
+    )
     allow = sorted((sockets or {}).get("allow", {}).items())
     return Sources(
         consul=ConsulSource(**given["consul"]) if "consul" in given else None,
         systemd=None if systemd is None else tuple(systemd.get("units", ("*.service",))),
         file=None if file is None else FileSource(**file),
+        exec=None
+        if command is None
+        else ExecSource(tuple(command["command"]), *exec_times_of(command)),
         sockets=None
         if sockets is None
         else tuple(service(*allowed(port, keys), "sockets") for port, keys in allow),

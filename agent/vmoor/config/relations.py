@@ -7,7 +7,7 @@ where a wrong value stood.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from vmoor.model.service import PROXY_PORTS
 
 HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
+SHORTEST_EXEC_S = 5.0  # a program starts each time, and what it changes are services, not health
 LOOKS = ("period", "timeout", "initial_delay", "failure_threshold", "success_threshold")
 
 
@@ -28,6 +29,7 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _labels(("vm", "labels"), document.get("vm", {}))
     yield from _labels(("workload", "labels"), document.get("workload", {}))
     yield from _consul(document.get("sources", {}).get("consul", {}))
+    yield from _exec(document.get("sources", {}).get("exec", {}))
     services = document.get("services", {})
     yield from _ports(services)
     for name, service in services.items():
@@ -53,6 +55,25 @@ def _vault(vault: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _consul(consul: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _readable(("sources", "consul", "address"), consul.get("address"), "the token")
+
+
+def _exec(given: Mapping[str, Any]) -> Iterator[Finding]:
+    at: Where = ("sources", "exec")
+    yield from _program((*at, "command"), given.get("command", ()))
+    period, timeout = build.exec_times_of(given)
+    if period < SHORTEST_EXEC_S:
+        yield _finding((*at, "period"), f"{given['period']} is too short, write 5s or more")
+    if not timeout:
+        yield _finding((*at, "timeout"), "0 would end every run, write 10s")
+    elif timeout > period:
+        words = f"{given['timeout']} is longer than the period ({period:g}s); a run must end first"
+        yield _finding((*at, "timeout"), words)
+
+
+def _program(at: Where, command: Sequence[Any]) -> Iterator[Finding]:
+    program = command[0] if command else None
+    if program is not None and not program.startswith("/"):
+        yield _finding((*at, 0), f"{shown(program)} is not the absolute path of a program")
 
 
 def _readable(at: Where, address: Optional[str], what: str) -> Iterator[Finding]:
@@ -195,9 +216,7 @@ def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Ite
     yield from _times(at, check)
     if "process" in check:
         yield from _heard_of(at, check)
-    program = check.get("exec", ("/",))[0]
-    if program is not None and not program.startswith("/"):
-        yield _finding((*at, "exec", 0), f"{shown(program)} is not the absolute path of a program")
+    yield from _program((*at, "exec"), check.get("exec", ()))
     if "http" in check:
         yield from _http((*at, "http"), check["http"], ports)
     if "grpc" in check:

@@ -1,4 +1,4 @@
-"""Judges a JSON document of services, of sources.file, by the configuration's own rules.
+"""Judges a JSON document of services, of sources.file or exec, by the configuration's rules.
 
 Not for the daemon's own process, as `load`: it runs `python3 -m vmoor.config.services FILE`, or
 with `- NAME` for a document that comes on stdin.

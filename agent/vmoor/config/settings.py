@@ -79,6 +79,19 @@ class FileSource:
 
 
 @dataclass(frozen=True)
+class ExecSource:
+    """A command that prints such JSON; times in seconds."""
+
+    command: tuple[str, ...]
+    period: float
+    timeout: float
+
+    @property
+    def shown(self) -> str:
+        return self.command[0]
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     pilot_agent: str = "/usr/local/bin/pilot-agent"
     envoy: str = "/usr/local/bin/envoy"
@@ -100,6 +113,7 @@ class Sources:
     systemd: Optional[tuple[str, ...]] = None  # patterns of unit names
     consul: Optional[ConsulSource] = None
     file: Optional[FileSource] = None
+    exec: Optional[ExecSource] = None
     sockets: Optional[tuple[Service, ...]] = None  # those of the allow-list, one port each
 
     def lacks(self, name: str) -> bool:

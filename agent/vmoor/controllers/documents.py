@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Callable, Generic, Optional, Protocol, TypeVar
+from typing import Any, Optional
 
 from vmoor import errors
 from vmoor.config import build
-from vmoor.config.settings import Settings, Sources
+from vmoor.config.settings import Settings
 from vmoor.model.discovered import Found
 from vmoor.model.record import parsed
 from vmoor.ports import Clock, Files, Look
@@ -20,21 +20,8 @@ CALM_S = 300.0
 RETRY_S = 30.0  # after a fault of this machine: a look at what did not change costs a process
 
 
-class Source(Protocol):
-    """One of config.settings."""
-
-    @property
-    def period(self) -> float: ...
-
-    @property
-    def shown(self) -> str: ...
-
-
-S = TypeVar("S", bound=Source)
-
-
-class Documents(Generic[S]):
-    """One such source; `name` is its key, `look` asks it. Writes `found`.
+class Documents:
+    """One such source: `name` is its key and its field in Sources, `look` asks it. Writes `found`.
 
     A document that is wrong or cannot be had changes nothing: what the last good one said stays,
     over a restart of ours too, and the step fails. It is forgotten when the source is taken out.
@@ -43,8 +30,7 @@ class Documents(Generic[S]):
     def __init__(
         self,
         name: str,
-        configured: Callable[[Sources], Optional[S]],
-        look: Callable[[S], Look],
+        look: Callable[[Any], Look],
         *,
         settings: Cell[Optional[Settings]],
         found: Cell[Found],
@@ -52,17 +38,15 @@ class Documents(Generic[S]):
         clock: Clock,
     ) -> None:
         self._name = name
-        self._configured = configured
         self._look = look
         self._settings = settings
         self._found = found
         self._files = files
         self._clock = clock
         self._kept = f"/var/lib/vmoor/{name}.json"
-        self._source: Optional[S] = None
         self._begin(None)
 
-    def _begin(self, source: Optional[S]) -> None:
+    def _begin(self, source: Any) -> None:
         self._source = source
         self._version: object = None
         self._problems: Sequence[str] = ()
@@ -73,7 +57,7 @@ class Documents(Generic[S]):
         settings = self._settings.get()
         if settings is None:
             return Settled("waiting for the configuration", CALM_S, waiting=True)
-        source = self._configured(settings.sources)
+        source = getattr(settings.sources, self._name)
         if source is None:
             self._begin(None)
             self._found.set(Found())
@@ -88,14 +72,14 @@ class Documents(Generic[S]):
             self._pass(source)
         return self._outcome(source, max(0.0, self._due - self._clock.now()))
 
-    def _outcome(self, source: S, left: float) -> Settled:
+    def _outcome(self, source: Any, left: float) -> Settled:
         trouble = self._trouble
         if trouble is not None:  # not raised: a source is asked in its own time, whatever it says
             return Settled(trouble.message, left, wrong=True, remedy=trouble.remedy)
         count = len(self._found.get().services)
         return Settled(f"{count} service{'' if count == 1 else 's'} of {source.shown}", left)
 
-    def _pass(self, source: S) -> None:
+    def _pass(self, source: Any) -> None:
         self._due = self._clock.now() + source.period
         try:
             self._trouble = self._judged(self._look(source))

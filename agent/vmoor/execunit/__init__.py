@@ -1,9 +1,11 @@
-"""What vmoor-exec.service runs: the operator's own checks, without the agent's rights.
+"""What vmoor-exec.service runs: the operator's own commands, without the agent's rights.
 
 The agent connects to SOCKET and sends one JSON line, {"service": NAME, "check": INDEX}: which of
-services.NAME.checks. The runner takes the command itself from root-owned /etc/vmoor, never from
-the request, and answers with one JSON line: {"code": N, "timed_out": bool, "output": TEXT}, or
-{"error": WORDS} when it ran nothing.
+services.NAME.checks, or {"source": true} for sources.exec. The runner takes the command itself
+from root-owned /etc/vmoor, never from the request, and answers with one JSON line:
+{"code": N, "timed_out": bool, "output": TEXT, "errors": TEXT, "cut": bool}, or {"error": WORDS}
+when it ran nothing. A check's output is both stdout and stderr, a source's is stdout alone; what
+is no UTF-8 are lone surrogates in it, `cut` tells that there was more.
 """
 
 SOCKET = "/run/vmoor-exec.socket"
@@ -11,6 +13,10 @@ SOCKET_UNIT = "vmoor-exec.socket"
 GROUP = "vmoor-exec"
 
 REQUEST_LIMIT = 4 << 10  # bytes, with the newline
-OUTPUT_LIMIT = 4 << 10  # bytes of the command's output that are kept
-# One byte of the output is at most six in JSON (\u0000), and the rest of the line is short.
-ANSWER_LIMIT = 6 * OUTPUT_LIMIT + 1024
+OUTPUT_LIMIT = 4 << 10  # bytes of a check's output, and of a source's stderr, that are kept
+DOCUMENT_LIMIT = 1 << 20  # bytes of a source's output: as long as a file of services may be
+
+
+def answer_limit(output: int) -> int:
+    """The longest answer. One byte is at most six in JSON (\u0000), and the rest is short."""
+    return 6 * (output + OUTPUT_LIMIT) + 1024

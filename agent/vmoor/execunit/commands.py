@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from vmoor import execunit
 from vmoor.adapters import children
 from vmoor.config import build
 from vmoor.config.load import load, unchecked
@@ -19,19 +20,25 @@ class Unknown(Exception):
     """The message says why there is nothing to run."""
 
 
+# Service and index of a check; None is sources.exec.
+Key = Optional[tuple[str, int]]
+
+
 @dataclass(frozen=True)
 class Command:
     argv: Sequence[str]
     timeout: float  # seconds
+    limit: int = execunit.OUTPUT_LIMIT  # bytes
+    apart: bool = False  # stderr is no part of the output
 
 
 class Commands:
-    """The exec checks of the configuration; its files are read again when one has changed."""
+    """The commands of the configuration; its files are read again when one has changed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._seen = ""
-        self._found: Mapping[tuple[str, int], Command] = {}
+        self._found: Mapping[Key, Command] = {}
         self._trouble = ""
 
     def refresh(self) -> None:
@@ -43,7 +50,7 @@ class Commands:
             for path in settings.paths(self._root):
                 trusted.check(str(path))
             # What was taken out stays: until its reload the agent looks as before.
-            self._found, self._trouble = {**self._found, **_exec_checks(self._root)}, ""
+            self._found, self._trouble = {**self._found, **_configured(self._root)}, ""
         except (trusted.Untrusted, OSError) as e:
             self._found, self._trouble = {}, str(e)
         except Misconfigured as e:
@@ -51,36 +58,45 @@ class Commands:
             self._trouble = f"cannot read the configuration: {e.problems[0]}"
             self._found = {**_salvaged(self._root), **self._found}
 
-    def get(self, service: str, check: int) -> Command:
+    def get(self, key: Key) -> Command:
         """Raises Unknown."""
-        found = self._found.get((service, check))
+        found = self._found.get(key)
         if found is None:
-            raise Unknown(self._trouble or f"services.{service}.checks[{check}] is no exec check")
+            words = "no sources.exec" if key is None else "services.{}.checks[{}] is no exec check"
+            raise Unknown(self._trouble or words.format(*(key or ())))
         return found
 
 
-def _exec_checks(root: Path) -> Mapping[tuple[str, int], Command]:
+def _configured(root: Path) -> Mapping[Key, Command]:
     """Raises Misconfigured."""
-    return {
-        (name, i): Command(check["exec"], build.times_of(check)[1])
-        for name, service in load(root).document.get("services", {}).items()
-        for i, check in enumerate(service.get("checks", ()))
-        if "exec" in check
-    }
+    return _commands(load(root).document)
 
 
-def _salvaged(root: Path) -> Mapping[tuple[str, int], Command]:
+def _salvaged(root: Path) -> Mapping[Key, Command]:
     """The agent runs on what it accepted; a runner that starts now has only the files."""
-    found = {}
-    services = _mapping(_mapping(unchecked(root)).get("services"))
-    for name, service in services.items():
+    return _commands(_mapping(unchecked(root)))
+
+
+def _commands(document: Mapping[str, Any]) -> Mapping[Key, Command]:
+    """Those that can be run, of a document that may be anything."""
+    found: dict[Key, Command] = {}
+    for name, service in _mapping(document.get("services")).items():
         checks = _mapping(service).get("checks")
         for i, check in enumerate(checks if isinstance(checks, list) else ()):
-            argv = _mapping(check).get("exec")
-            if isinstance(argv, list) and argv and all(isinstance(a, str) for a in argv):
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    found[name, i] = Command(argv, build.times_of(check)[1])
+            with contextlib.suppress(TypeError, ValueError):
+                argv = _argv(_mapping(check).get("exec"))
+                found[name, i] = Command(argv, build.times_of(check)[1])
+    source = _mapping(_mapping(document.get("sources")).get("exec"))
+    with contextlib.suppress(TypeError, ValueError):
+        argv, timeout = _argv(source.get("command")), build.exec_times_of(source)[1]
+        found[None] = Command(argv, timeout, execunit.DOCUMENT_LIMIT, apart=True)
     return found
+
+
+def _argv(value: Any) -> Sequence[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise TypeError("no command")
+    return value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -11,14 +11,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vmoor import execunit
 from vmoor.adapters.run import ENVIRONMENT
 from vmoor.errors import quoted
-from vmoor.execunit.commands import Commands, Unknown
+from vmoor.execunit.commands import Command, Commands, Key, Unknown
 
 REQUEST_S = 2.0
 ANSWER_S = 1.0
@@ -33,8 +33,7 @@ def serve(link: socket.socket, commands: Commands) -> None:
     # What loses its parent becomes a child of this process, so that it can be found.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        command = commands.get(*_request(link))
-        answer = run(command.argv, command.timeout)
+        answer = run(commands.get(_request(link)))
     except (Unknown, ValueError, RecursionError, OSError) as e:
         answer = {"error": quoted(e)}
     finally:
@@ -43,7 +42,7 @@ def serve(link: socket.socket, commands: Commands) -> None:
     link.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _request(link: socket.socket) -> tuple[str, int]:
+def _request(link: socket.socket) -> Key:
     """Raises ValueError for what is none, OSError when it does not come in time."""
     until, line = time.monotonic() + REQUEST_S, b""
     while not line.endswith(b"\n"):
@@ -53,27 +52,36 @@ def _request(link: socket.socket) -> tuple[str, int]:
             raise ValueError("the request is not one line of at most 4 KiB")
         line += piece
     asked = json.loads(line)
+    if asked == {"source": True}:
+        return None
     service, check = (asked.get("service"), asked.get("check")) if type(asked) is dict else (0, 0)
     if type(service) is not str or type(check) is not int:
-        raise ValueError('the request is not {"service": NAME, "check": INDEX}')
+        raise ValueError(
+            'the request is neither {"service": NAME, "check": INDEX} nor {"source": true}'
+        )
     return service, check
 
 
-def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
+def run(command: Command) -> Mapping[str, Any]:
     """Raises OSError when it cannot be started."""
-    until = time.monotonic() + timeout
-    pipe, into = os.pipe()
+    until = time.monotonic() + command.timeout
+    out, into = os.pipe()
+    err, err_into = os.pipe() if command.apart else (out, into)
     process = subprocess.Popen(
-        argv,
+        command.argv,
         cwd="/",
         env=dict(ENVIRONMENT),
         stdin=subprocess.DEVNULL,
         stdout=into,
-        stderr=into,
+        stderr=err_into,
         start_new_session=True,
     )
-    os.close(into)
-    output, timed_out = _follow(process.pid, pipe, until)
+    for end in {into, err_into}:
+        os.close(end)
+    # One byte more than is kept tells whether there was more.
+    kept, timed_out = _follow(
+        process.pid, {err: execunit.OUTPUT_LIMIT + 1, out: command.limit + 1}, until
+    )
     # Before it is reaped: its number can't be another group's yet.
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -83,24 +91,33 @@ def run(argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
     return {
         "code": code if code >= 0 else 128 - code,
         "timed_out": timed_out,
-        "output": output.decode("utf-8", "replace"),
+        "output": kept[out][: command.limit].decode("utf-8", "surrogateescape"),
+        "errors": kept[err][: execunit.OUTPUT_LIMIT].decode("utf-8", "surrogateescape")
+        if command.apart
+        else "",
+        "cut": len(kept[out]) > command.limit,
     }
 
 
-def _follow(pid: int, pipe: int, until: float) -> tuple[bytes, bool]:
-    """Until it ends, or its time has; what it started may hold the pipe for longer."""
-    ended, kept = os.pidfd_open(pid), b""
-    waiting = [ended, pipe]
+def _follow(
+    pid: int, limits: Mapping[int, int], until: float
+) -> tuple[Mapping[int, bytearray], bool]:
+    """Until it ends, or its time has; what it started may hold the pipes for longer.
+
+    `limits`: how many bytes are kept of each pipe.
+    """
+    ended, kept = os.pidfd_open(pid), {pipe: bytearray() for pipe in limits}
+    waiting = [ended, *limits]
     while True:
         readable, _, _ = select.select(waiting, [], [], max(0.0, until - time.monotonic()))
-        if pipe in readable:
+        for pipe in kept.keys() & set(readable):
             chunk = os.read(pipe, CHUNK)
-            kept += chunk[: execunit.OUTPUT_LIMIT - len(kept)]
+            kept[pipe] += chunk[: limits[pipe] - len(kept[pipe])]
             if not chunk:
-                waiting = [ended]
+                waiting.remove(pipe)
         # A descendant that never stops writing must not keep us from seeing the end.
-        full = len(kept) >= execunit.OUTPUT_LIMIT
-        if ended in readable and (full or pipe not in readable):
+        news = any(len(kept[pipe]) < limits[pipe] for pipe in kept.keys() & set(readable))
+        if ended in readable and not news:
             return kept, False
         if time.monotonic() >= until:
             return kept, True

@@ -60,7 +60,7 @@ SIGHT_S = 10.0  # a healthy service that our own Envoy does not list after that 
 # The order in which one step waits for the other: the first that is not fine is the cause.
 ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
 # No step waits for these, so they are a cause only when all of the others are fine.
-SOURCES = ("consul", "file")
+SOURCES = ("consul", "file", "exec")
 
 
 def moored(snap: Snapshot) -> bool:

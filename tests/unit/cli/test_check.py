@@ -15,6 +15,7 @@ SOURCES = {
     "systemd": ({}, "units *.service"),
     "consul": ({}, "http://127.0.0.1:8500, tag vmoor"),
     "file": ({"path": "/run/s.json"}, "/run/s.json"),
+    "exec": ({"command": ["/bin/a", "b c"], "period": "1m"}, "/bin/a 'b c', every 60s"),
     "sockets": ({"allow": {"81": "db", "82": {"name": "api"}}}, "ports 81 db, 82 api"),
 }
 

@@ -73,6 +73,28 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:1: sources.sockets.allow.81.checks[0]: exec is for `services` only: declare it there"
         ],
     ),
+    "exec source": (
+        "sources:\n"
+        "  exec:\n"
+        "    command: [list, 1]\n"
+        "    period: 4s\n"
+        "    timeout: 5s\n"
+        "    output: x\n",
+        [
+            '20.yaml:3: sources.exec.command[1]: 1 is a number, not a program\'s argument: write it in quotes, "1"',
+            "20.yaml:3: sources.exec.command[0]: 'list' is not the absolute path of a program",
+            "20.yaml:4: sources.exec.period: 4s is too short, write 5s or more",
+            "20.yaml:5: sources.exec.timeout: 5s is longer than the period (4s); a run must end first",
+            "20.yaml:6: sources.exec: unknown key 'output', known here: command, period, timeout",
+        ],
+    ),
+    "exec source without a command, without time": (
+        "sources: {exec: {timeout: 0s}}\n",
+        [
+            "20.yaml:1: sources.exec: 'command' is missing, add `command: [/usr/local/bin/list-services]`",
+            "20.yaml:1: sources.exec.timeout: 0 would end every run, write 10s",
+        ],
+    ),
     "sources": (
         "sources:\n"
         "  systemd: {units: [shop]}\n"

@@ -13,7 +13,14 @@ import pytest
 from vmoor.config import load as loading
 from vmoor.config.build import settings_from
 from vmoor.config.load import NoConfiguration, load
-from vmoor.config.settings import AppRole, ConsulSource, Interception, MeshSource, Sources
+from vmoor.config.settings import (
+    AppRole,
+    ConsulSource,
+    ExecSource,
+    Interception,
+    MeshSource,
+    Sources,
+)
 from vmoor.model.service import (
     Check,
     ExecProbe,
@@ -163,6 +170,18 @@ def test_a_source_is_lacking_when_its_key_is_not_there(tmp_path: Path) -> None:
     sources = load(write(tmp_path, a=good(sources={"consul": {}}))).settings.sources
     names = ("consul", "file", "systemd", "sockets", "identity")
     assert [name for name in names if sources.lacks(name)] == ["file", "systemd", "sockets"]
+
+
+def test_the_times_of_an_exec_source(tmp_path: Path) -> None:
+    """Half a minute and ten seconds, or the period when that is shorter."""
+    for times, want in (
+        ({}, (30.0, 10.0)),
+        ({"period": "5s"}, (5.0, 5.0)),
+        ({"period": "1h", "timeout": "2m"}, (3600.0, 120.0)),
+    ):
+        given = {"exec": {"command": ["/bin/a", "b c"], **times}}
+        loaded = load(write(tmp_path, a=good(sources=given))).settings.sources.exec
+        assert loaded == ExecSource(("/bin/a", "b c"), *want)
 
 
 def test_further_sources(tmp_path: Path) -> None:

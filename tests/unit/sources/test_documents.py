@@ -50,7 +50,6 @@ class World:
         self.looks = self.judged = 0
         self._controller = documents.Documents(
             "file",
-            lambda sources: sources.file,
             self._look,
             settings=self.settings,
             found=self.found,
