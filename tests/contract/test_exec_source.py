@@ -105,10 +105,10 @@ def test_what_is_wrong_is_told_with_the_line(source: Source, text: str, words: s
 
 def test_bytes_that_are_no_text_stay_wrong(source: Source) -> None:
     """Not made fit on the way through the runner's JSON."""
-    for octal, words in (("\\377", "not JSON"), ("\\355\\240\\200", "a half of a character")):
+    for octal in ("\\377", "\\355\\240\\200"):
         script = f"""printf '{{"services": {{"a": {{"port": 1, "protocol": "{octal}"}}}}}}'"""
         (problem,) = source.look(script).judge().problems
-        assert words in problem
+        assert "not JSON" in problem
 
 
 def test_a_whole_mebibyte_passes_and_no_more(source: Source, tmp_path: Path) -> None:

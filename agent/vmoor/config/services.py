@@ -60,7 +60,7 @@ def judge(name: str, file: BinaryIO) -> Mapping[str, Any]:
 
 def _json(name: str, content: bytes) -> Any:
     try:
-        document = json.loads(content, parse_constant=_no_number)
+        document = json.loads(content.decode("utf-8-sig"), parse_constant=_no_number)
         json.dumps(document, ensure_ascii=False).encode()  # what cannot be sent is no text
     except RecursionError as e:
         raise Misconfigured([f"{name}: nested too deep"]) from e

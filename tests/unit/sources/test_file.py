@@ -69,8 +69,9 @@ def test_its_size_and_kind_are_bounded(tmp_path: Path) -> None:
     """10 MB, bytes that are no text, no file, a pipe that nobody writes to."""
     (tmp_path / "s").write_bytes(b"{" + b" " * 10_000_000)
     assert wrong(tmp_path / "s").endswith("s: larger than 1 MiB")
-    (tmp_path / "s").write_bytes(b"\xff\xfe\xff")
-    assert "not JSON" in wrong(tmp_path / "s")
+    for content in (b"\xff\xfe\xff", '{"services": {}}'.encode("utf-16")):
+        (tmp_path / "s").write_bytes(content)
+        assert "not JSON" in wrong(tmp_path / "s")
     assert "cannot be read: no such file" in wrong(tmp_path / "none")
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: is not a file" in wrong(tmp_path / "pipe")
