@@ -200,10 +200,14 @@ class Mooring:
 
     def _catalog(self) -> Catalog:
         parts = self._parts
-        consul = ConsulAgent(parts.files)
-        return Catalog(
-            settings=parts.settings, found=self._others["consul"], consul=consul, files=parts.files
+        catalog = Catalog(
+            settings=parts.settings,
+            found=self._others["consul"],
+            connect=lambda: ConsulAgent(parts.files),
+            files=parts.files,
         )
+        self._bells["consul"] = Bell(catalog.reloaded)
+        return catalog
 
     def _document(self, name: str, look: Callable[[Any], Look]) -> Documents:
         parts = self._parts

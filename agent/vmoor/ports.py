@@ -194,6 +194,12 @@ class Turn:
 class Consul(Protocol):
     """The Consul agent of this VM. Raises Unavailable, Forbidden and LocalFault."""
 
+    def end(self) -> None:
+        """For good, from any thread: what is asked, now or later, is Unavailable at once."""
+        ...
+
+    def close(self) -> None: ...
+
     def node(self, source: ConsulSource) -> str:
         """The agent's name of this VM."""
         ...

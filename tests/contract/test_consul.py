@@ -56,16 +56,24 @@ class Source:
     def __init__(self, source: ConsulSource) -> None:
         self.cell = Cell(Found())
         self.consul = ConsulAgent(LocalFiles())
+        self.settings = Cell(settings(source))
         controller = Catalog(
-            settings=Cell(settings(source)),
+            settings=self.settings,
             found=self.cell,
-            consul=self.consul,
+            connect=self._connect,
             files=FakeFiles(),
         )
+        bell = Bell(controller.reloaded)
+        self.settings.rings(bell)
         self.loop = Loop(
-            "consul", controller.reconcile, Bell(), SystemClock(), detached=True, longest=1.0
+            "consul", controller.reconcile, bell, SystemClock(), detached=True, longest=1.0
         )
         self._thread = threading.Thread(target=self.loop.run, daemon=True)
+
+    def _connect(self) -> ConsulAgent:
+        self.consul.close()
+        self.consul = ConsulAgent(LocalFiles())
+        return self.consul
 
     def start(self) -> Source:
         self._thread.start()
@@ -239,6 +247,24 @@ def test_a_token_is_needed_and_read_anew(tmp_path: Path) -> None:
         assert source.loop.outcome.get().state == "ok"
         assert source.passed()
         source.consul.close()
+
+
+def test_a_reload_counts_at_once(agent: LocalAgent, source: Source) -> None:
+    """Though a query waits for up to a minute; nothing fails by it."""
+    declare(agent, Tags=["vmoor", "mesh"])
+    declare(agent, Name="api", ID="api", Port=9090, Tags=["mesh"])
+    source.sees(lambda: source.names == ["web"])
+    outcomes: list[str] = []
+    for _ in range(10):
+        for tag, names in (("mesh", ["api", "web"]), ("vmoor", ["web"]), ("none", [])):
+            source.settings.set(settings(ConsulSource(agent.url, require_tag=tag)))
+            source.sees(lambda names=names: source.names == names)  # type: ignore[misc]
+            outcomes.append(source.loop.outcome.get().state)
+    source.settings.set(settings(None))
+    source.sees(lambda: source.loop.outcome.get().words == "not configured")
+    assert set(outcomes) == {"ok"}
+    source.settings.set(settings(ConsulSource(agent.url)))
+    source.sees(lambda: source.names == ["web"])
 
 
 # What is no agent

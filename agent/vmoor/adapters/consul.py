@@ -37,11 +37,14 @@ _OK, _FORBIDDEN = 200, 403
 
 
 class ConsulAgent:
-    """For one thread: requests follow each other on one kept connection."""
+    """For one thread, but for `end`: requests follow each other on one kept connection."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._session = http.Session()
+
+    def end(self) -> None:
+        self._session.end()
 
     def close(self) -> None:
         self._session.close()

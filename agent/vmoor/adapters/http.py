@@ -10,7 +10,9 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,6 +106,17 @@ class Session:
         self._limit = limit
         self._dial = dial
         self._idle: dict[str, Connection] = {}
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._made_lock = threading.Lock()
+        self._ended = False
+
+    def end(self) -> None:
+        """For good, from any thread: what is asked, now or later, is Unavailable at once."""
+        with self._made_lock:
+            self._ended = True
+            made = list(self._made)
+        for connection in made:
+            connection.drop()
 
     def close(self) -> None:
         while self._idle:
@@ -193,7 +206,13 @@ class Session:
             raise
 
     def _connection(self, url: str) -> Connection:
-        return Connection(url, self._context, self._clock, self._dial)
+        connection = Connection(url, self._context, self._clock, self._dial)
+        with self._made_lock:
+            self._made.add(connection)
+            ended = self._ended
+        if ended:
+            connection.drop()
+        return connection
 
     def _exchange(
         self,

@@ -70,10 +70,13 @@ class Connection(http.client.HTTPConnection):
         super().__init__(parts.hostname or "", parts.port or (443 if self._trust else 80))
         self._clock = clock
         self._dial = dial
+        self._dropped = False
         self.until = 0.0
         self.response_class = self._response  # type: ignore[assignment]
 
     def left(self) -> float:
+        if self._dropped:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "dropped")
         left = self.until - self._clock()
         if left <= 0:
             raise socket.timeout
@@ -95,10 +98,17 @@ class Connection(http.client.HTTPConnection):
             _OPEN.add(self)
 
     def drop_if_moved(self) -> None:
-        """From any thread: who reads gets the end of the stream."""
         sock = self.sock
         with contextlib.suppress(OSError):  # closed meanwhile
             if sock is not None and not _is_ours(sock.family, sock.getsockname()[0]):
+                self.drop()
+
+    def drop(self) -> None:
+        """For good, from any thread: who reads gets the end of the stream."""
+        self._dropped = True  # first: a socket that is made just now is not used any more
+        sock = self.sock
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if sock is not None:
                 # Not SSLSocket's own, which would let the reader go on without TLS.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 

@@ -205,3 +205,17 @@ def test_a_ca_that_is_none() -> None:
     pem = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n"
     with pytest.raises(errors.LocalFault, match="of kubernetes.ca: no PEM certificate in it"):
         http.Session(ca=pem, ca_name="kubernetes.ca")._context()
+
+
+def test_what_is_ended_asks_nothing_any_more() -> None:
+    """The connection that would be made is not used; that a running request ends, a real socket
+    shows: tests/contract/test_consul.py."""
+    net = Net(OK, OK)
+    one = session(net)
+    one.end()
+    for _ in range(2):
+        with pytest.raises(
+            errors.Unavailable, match="cannot reach http://198.18.0.1:8200: dropped"
+        ):
+            get(one)
+    assert [wire.sent for wire in net.dialled] == [b"", b""]

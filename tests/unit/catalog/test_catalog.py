@@ -36,6 +36,7 @@ WEB = Declared("web", "web", 8080, ("vmoor",), {}, "", 1)
 SICK = Said("service:web", "alive", "web", "critical", "503", "", "http")
 SERF = Said("serfHealth", "Serf", "", "critical", "gone", "", "")
 AWAY = errors.Unavailable("cannot reach http://127.0.0.1:8500: connection refused")
+DROPPED = errors.Unavailable("cannot reach http://127.0.0.1:8500: dropped")
 LEADERLESS = errors.Unavailable("cannot read: 500 No cluster leader")
 
 
@@ -54,10 +55,29 @@ class World:
         self.away: Optional[errors.VmoorError] = None
         self.blind: Optional[errors.VmoorError] = None
         self.waited: list[int] = []
+        self.made = self.closed = 0
+        self.ended = False
         self.meanwhile: Callable[[], None] = lambda: None
         self._controller = Catalog(
-            settings=self.settings, found=self.found, consul=self, files=self.files
+            settings=self.settings, found=self.found, connect=self._made, files=self.files
         )
+
+    def _made(self) -> World:
+        """The next one: an end is for good."""
+        self.made += 1
+        self.ended = False
+        return self
+
+    def reload(self, source: Optional[ConsulSource]) -> None:
+        """As the agent does it: the cell first, then whoever is to know."""
+        self.settings.set(replace(SETTINGS, sources=Sources(consul=source)))
+        self._controller.reloaded()
+
+    def end(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        self.closed += 1
 
     def look(self) -> Settled:
         return self._controller.reconcile()
@@ -76,16 +96,16 @@ class World:
         self.waited.append(index)
         failure = self.away or self.blind
         self.meanwhile()
-        if failure:
-            raise failure
+        if failure or self.ended:
+            raise failure or DROPPED
         if not self.turns:
             return Turn(index + 1)
         first, *self.turns = self.turns
         return first
 
     def declared(self, source: ConsulSource) -> tuple[Sequence[Declared], Sequence[Said]]:
-        if self.away:
-            raise self.away
+        if self.away or self.ended:
+            raise self.away or DROPPED
         return self.services, self.said
 
 
@@ -275,3 +295,52 @@ def test_a_busy_catalog_is_asked_less_often() -> None:
     assert [world.look().again for _ in range(6)] == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     world.said = (SICK,)
     assert world.look().again == 0.2
+
+
+def test_a_reload_ends_the_query_of_the_former_source() -> None:
+    """It is no failure, and the next pass asks the new one from the beginning."""
+    world = World()
+    world.look()
+    other = ConsulSource("http://127.0.0.1:18500")
+    world.meanwhile = lambda: world.reload(other)
+    assert world.look() == Settled("reading the configuration anew", 0.0)
+    assert (world.names, world.ended) == (["web"], True)
+    world.meanwhile = lambda: None
+    assert "18500" in world.look().words
+    assert (world.waited, world.made, world.closed) == ([0, 1, 0], 2, 1)
+
+
+def test_a_reload_that_changes_something_else_ends_nothing() -> None:
+    """Nor does one while no source is asked."""
+    world = World()
+    world.reload(ConsulSource())
+    world.look()
+    world.meanwhile = lambda: world.reload(ConsulSource())
+    assert world.look().words == "1 service of http://127.0.0.1:8500"
+    assert (world.ended, world.made) == (False, 1)
+
+
+def test_there_and_back_again_is_asked_anew() -> None:
+    """Two reloads within one query: the source is the same, what asked it was ended for good."""
+    world = World()
+    world.look()
+
+    def twice() -> None:
+        world.reload(ConsulSource("http://127.0.0.1:18500"))
+        world.reload(ConsulSource())
+
+    world.meanwhile = twice
+    assert world.look().again == 0.0
+    world.meanwhile = lambda: None
+    assert world.look().words == "1 service of http://127.0.0.1:8500"
+    assert (world.names, world.made) == (["web"], 2)
+
+
+def test_what_is_taken_out_by_a_reload_goes_at_once() -> None:
+    """The query that waits does not keep it in."""
+    world = World()
+    world.look()
+    world.meanwhile = lambda: world.reload(None)
+    assert world.look().again == 0.0
+    assert world.look().words == "not configured"
+    assert (world.found.get(), world.closed) == (Found(), 1)
