@@ -25,6 +25,7 @@ DECLARED = {
     "name": SERVICE, "port": PORT, "tags": ["vmoor", "vmoor.label.tier=back"],
     "check": {"name": "alive", "tcp": f"127.0.0.1:{PORT}", "interval": "200ms", "timeout": "1s"},
 }  # fmt: skip
+DROP_IN = "/etc/vmoor/conf.d/30-tag.yaml"
 AT_ONCE = 5.0  # seconds; on a machine that does much else. The bench measures
 
 Served = Callable[[], bool]
@@ -131,6 +132,19 @@ def test_a_killed_agent_takes_nothing_with_it(
     client.wait(lambda: not served(), 20, "the endpoint to go")
     joined.run("systemctl", "start", "api")
     client.wait(served, 20, "the endpoint")
+
+
+def test_a_reload_of_the_source_counts_at_once(
+    client: Machine, joined: Machine, served: Served
+) -> None:
+    """Not when the query that waits for Consul's next change has ended, a minute later."""
+    for tag, there in (("other", False), ("vmoor", True)):
+        harness.configure(joined, {"sources": {"consul": {"require_tag": tag}}}, DROP_IN)
+        joined.run("systemctl", "reload", AGENT)
+        assert client.wait(lambda there=there: served() is there, 20, tag) <= AT_ONCE  # type: ignore[misc]
+    joined.run("rm", DROP_IN)
+    joined.run("systemctl", "reload", AGENT)
+    assert served()
 
 
 def test_what_is_no_longer_declared_goes(
