@@ -55,9 +55,17 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
         yield from _steps(steps.values(), now)
     if document.get("services"):
         yield from _services(document["services"], now)
-    headline = str(document.get("headline", ""))
-    if document.get("state") == "moored" and ", but " in headline:
-        yield headline
+    yield from _remedies(document, steps, now)
+
+
+def _remedies(
+    document: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]], now: float
+) -> Iterator[str]:
+    for c in document.get("conditions", ()):
+        if c["type"] != "out":  # the table tells those
+            yield f"{c['service']}: {c['words']}"
+            if c["remedy"]:
+                yield f"Fix:  {c['remedy']}"
     blocked = steps.get(document.get("blocked_at") or "")
     if blocked:
         if blocked["remedy"]:
@@ -69,18 +77,25 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
 
 
 def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
-    state = str(document.get("state", "unknown")).upper().replace("-", " ")
-    state = "MOORED, AT RISK" if state == "AT RISK" else state
-    if stale:
-        state = "AGENT NOT RUNNING, was " + state
-    blocked = document.get("blocked_at")
-    since = ""
-    if document.get("state") == "moored":
-        since = " " + age(now - (document["proxy"]["since"] or now))
+    state, blocked = document.get("state", "unknown"), document.get("blocked_at")
+    words = str(state).upper().replace("-", " ")
     place = [document.get(k) for k in ("mesh", "workload", "address", "locality")]
     where = "  ".join(str(p) for p in place if p)
-    cause = f"blocked at {blocked}" if blocked and not stale else where
-    return f"{document.get('vm') or 'this VM'}  {state}{since}  {cause}".rstrip()
+    if state in ("moored", "at-risk"):
+        risk = f", AT RISK: {blocked}" if state == "at-risk" else ""
+        since = age(now - (document["proxy"]["since"] or now))
+        words = f"MOORED {since}{risk}{_out(document)}"
+    elif blocked and not stale:
+        where = f"blocked at {blocked}"
+    if stale:
+        words = "AGENT NOT RUNNING, was " + words
+    return f"{document.get('vm') or 'this VM'}  {words}  {where}".rstrip()
+
+
+def _out(document: Mapping[str, Any]) -> str:
+    out = sum(c["type"] == "out" for c in document.get("conditions", ()))
+    count = len(document.get("services", ()))
+    return f", {out} of {count} service{'' if count == 1 else 's'} out" if out else ""
 
 
 def _fine(document: Mapping[str, Any], now: float) -> Iterator[str]:

@@ -59,44 +59,71 @@ class Snapshot:
 SIGHT_S = 10.0  # a healthy service that our own Envoy does not list after that is told
 # The order in which one step waits for the other: the first that is not fine is the cause.
 ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
-# No step waits for these, so they are a cause only when all of the others are fine.
-SOURCES = ("consul", "file", "exec")
+# Without these what a moored VM has to write anew, say for a new service, is not written.
+WRITERS = ("heartbeat", "registration")
+NAMED = 3  # services in one sentence
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is wrong with one service of a moored VM."""
+
+    service: str
+    type: str  # out | unseen
+    words: str
+    remedy: str = ""
 
 
 def moored(snap: Snapshot) -> bool:
     """Credentials valid, proxy live, lease fresh, every healthy service found and registered."""
     healthy = [name for name, v in snap.verdicts.items() if v.health is Health.HEALTHY]
-    written = {e.service for e in snap.entries if e.state == "registered" and e.health == "True"}
     known = {s.name for s in snap.discovered.services}
     judged = {name for name, v in snap.verdicts.items() if v.health is not Health.UNKNOWN}
+    return _in_place(snap) and known <= judged and _written(snap) >= set(healthy)
+
+
+def _written(snap: Snapshot) -> frozenset[str]:
+    """The services that are in the mesh, as the API server confirmed it."""
+    return frozenset(
+        e.service for e in snap.entries if e.state == "registered" and e.health == "True"
+    )
+
+
+def _in_place(snap: Snapshot) -> bool:
     return (
         snap.credentials
         and snap.proxy.live
         and snap.lock.held
         and snap.discovered.address != ""  # until then no source counts as looked at
-        and known <= judged
-        and written >= set(healthy)
     )
-
-
-def blocked_at(snap: Snapshot) -> Optional[Step]:
-    """The first step that fails, else the first that waits; None when all are fine."""
-    steps = {step.name: step for step in snap.steps}
-    for names in (ORDER, SOURCES):
-        ordered = [steps[name] for name in names if name in steps]
-        for state in ("fail", "wait"):
-            for step in ordered:
-                if step.state == state:
-                    return step
-    return None
 
 
 def state(snap: Snapshot) -> str:
     """One of moored, at-risk, not-moored."""
-    # A service that is healthy again is written some 20 ms after its verdict: no reason to cry.
-    if not moored(snap) and not (snap.before and blocked_at(snap) is None):
+    # A new service has no verdict for a second, and one that is healthy again is written some
+    # 20 ms after its verdict: no reason to cry, while nobody hinders the writing.
+    writing = all(step.state == "ok" for step in snap.steps if step.name in WRITERS)
+    if not moored(snap) and not (snap.before and _in_place(snap) and writing):
         return "not-moored"
     return "at-risk" if any(step.state == "fail" for step in snap.steps) else "moored"
+
+
+def blocked_at(snap: Snapshot) -> Optional[Step]:
+    """The cause of not being moored, or of the risk; None when no step is to blame."""
+    now = state(snap)
+    steps = sorted(snap.steps, key=lambda step: _rank(snap, step))
+    if now == "not-moored":
+        steps = [step for step in steps if _rank(snap, step) < len(ORDER)]
+    failing = [step for step in steps if step.state == "fail"]
+    waiting = [step for step in steps if step.state == "wait" and now == "not-moored"]
+    return next(iter([*failing, *waiting]), None)
+
+
+def _rank(snap: Snapshot, step: Step) -> int:
+    """From len(ORDER) on no other step waits for it: a source that cannot be read."""
+    if step.name not in ORDER or (step.name == "discovery" and snap.discovered.address):
+        return len(ORDER)
+    return ORDER.index(step.name)
 
 
 def headline(snap: Snapshot) -> str:
@@ -113,6 +140,27 @@ def headline(snap: Snapshot) -> str:
     return f"{name}: {step.name} {verb}: {step.words}{remedy}"
 
 
+def conditions(snap: Snapshot) -> Sequence[Condition]:
+    """What is wrong with the services, those that are out of the mesh first."""
+    refused = {e.service: e.words for e in snap.entries if e.state == "refused"}
+    out = []
+    for name in sorted(service.name for service in snap.discovered.services):
+        verdict = snap.verdicts.get(name)
+        if name in refused:
+            out.append(Condition(name, "out", refused[name]))
+        elif verdict is not None and verdict.health is Health.UNHEALTHY:
+            out.append(Condition(name, "out", verdict.words))
+    return [*out, *(_unseen(name) for name in unseen(snap))]
+
+
+def _unseen(name: str) -> Condition:
+    words = (
+        "not in this VM's own proxy: no ServiceEntry selects "
+        f"{entry.SERVICE}={name}, or a Sidecar hides it"
+    )
+    return Condition(name, "unseen", words)
+
+
 def unseen(snap: Snapshot) -> Sequence[str]:
     """Healthy services that this VM's own proxy would send nothing to."""
     return [
@@ -126,18 +174,23 @@ def unseen(snap: Snapshot) -> Sequence[str]:
 
 
 def _moored_words(snap: Snapshot) -> str:
-    sick = [n for n, v in sorted(snap.verdicts.items()) if v.health is Health.UNHEALTHY]
+    found = conditions(snap)
     services = len(snap.discovered.services)
-    if sick:
-        first = snap.verdicts[sick[0]]
-        return f"Moored, but {', '.join(sick)} out of the mesh: {first.words}"
-    hidden = unseen(snap)
-    if hidden:
-        return (
-            f"Moored, but {', '.join(hidden)} not in this VM's own proxy: no ServiceEntry selects "
-            f"{entry.SERVICE}={hidden[0]}, or a Sidecar hides it"
-        )
-    return f"Moored, {services} service{'' if services == 1 else 's'} in the mesh"
+    out = [c for c in found if c.type == "out"]
+    parts = [f"{c.service} {c.words}" for c in found if c.type == "unseen"]
+    if len(parts) > 1:
+        parts = [f"{parts[0]} (and {len(parts) - 1} more)"]
+    if out and services == 1:
+        parts.insert(0, f"{out[0].service} out of the mesh: {out[0].words}")
+    elif out:
+        names = ", ".join(f"{c.service} ({c.words})" for c in out[:NAMED])
+        more = f" and {len(out) - NAMED} more" if len(out) > NAMED else ""
+        parts.insert(0, f"{len(out)} of {services} services out of the mesh: {names}{more}")
+    if parts:
+        return f"Moored, but {'; '.join(parts)}"
+    inside = len(_written(snap).intersection(s.name for s in snap.discovered.services))
+    count = str(services) if inside == services else f"{inside} of {services}"
+    return f"Moored, {count} service{'' if services == 1 else 's'} in the mesh"
 
 
 def document(snap: Snapshot) -> Mapping[str, Any]:
@@ -152,7 +205,7 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
         "version": snap.version,
         "state": state(snap),
         "headline": headline(snap),
-        "blocked_at": step.name if step and state(snap) != "moored" else None,
+        "blocked_at": step.name if step else None,
         "vm": machine.name if machine else None,
         "mesh": snap.mesh,
         "workload": f"{workload.namespace}/{workload.name}" if workload else None,
@@ -186,6 +239,7 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
             "interval": snap.beat.interval,
         },
         "services": [_service(snap, s) for s in snap.discovered.services],
+        "conditions": [vars(c) for c in conditions(snap)],
         "problems": list(snap.discovered.problems),
         "reachable": moored(snap) and all(s.listed for s in _healthy_sights(snap)),
         "written": round(snap.now + snap.offset, 3),

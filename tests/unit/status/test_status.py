@@ -66,6 +66,52 @@ def test_a_source_that_fails_is_told_last() -> None:
     assert status.headline(waits) == "Not moored: identity waits: no SecretID yet"
 
 
+def test_a_failing_source_unmoors_nobody() -> None:
+    """Neither alone nor together with a new service that has no verdict yet."""
+    new = (*GOOD.discovered.services, Service("api", {"http": 9090}, ()))
+    found = replace(GOOD.discovered, services=new, problems=("cannot read /run/s.json",))
+    snap = with_step(replace(GOOD, before=True), "discovery", "fail", "cannot read /run/s.json")
+    for each in (snap, replace(snap, discovered=found)):
+        assert status.state(each) == "at-risk"
+        assert status.headline(each) == (
+            "Moored, at risk: discovery fails: cannot read /run/s.json"
+        )
+    first = text(snap).splitlines()[0]
+    assert first == (
+        "i-0abc  MOORED 10s, AT RISK: discovery  mesh-a  shop/web  10.0.1.17  eu-west-1/eu-west-1a"
+    )
+
+
+def test_a_new_service_without_a_verdict_unmoors_nobody() -> None:
+    """Also while Vault is away; the count says that it is not in the mesh yet."""
+    new = (*GOOD.discovered.services, Service("api", {"http": 9090}, ()))
+    snap = replace(GOOD, discovered=replace(GOOD.discovered, services=new), before=True)
+    assert status.headline(snap) == "Moored, 1 of 2 services in the mesh"
+    assert status.state(with_step(snap, "identity", "fail", "vault is sealed")) == "at-risk"
+    assert status.state(replace(snap, before=False)) == "not-moored"
+
+
+def test_a_new_service_that_cannot_be_written_unmoors_the_vm() -> None:
+    """It is healthy, and the mesh does not know it: the step that hinders it is the cause."""
+    snap = replace(GOOD, entries=(), before=True)
+    refused = with_step(snap, "registration", "fail", "no right to create workloadentries")
+    assert status.document(refused)["blocked_at"] == "registration"
+    assert status.state(refused) == "not-moored"
+
+
+def test_a_lost_proxy_unmoors_at_once() -> None:
+    """Whatever the steps say and whatever it was before."""
+    assert status.state(replace(GOOD, proxy=ProxyState(), before=True)) == "not-moored"
+
+
+def test_who_waits_for_a_verdict_is_not_blocked_by_a_source() -> None:
+    """The agent has just started: the source is not what it waits for."""
+    snap = with_step(replace(GOOD, verdicts={}), "discovery", "fail", "cannot read /run/s.json")
+    assert status.headline(snap) == "Mooring"
+    early = replace(snap, discovered=Discovered())
+    assert status.document(early)["blocked_at"] == "discovery"
+
+
 def test_a_healthy_service_that_is_not_written_is_not_moored() -> None:
     """What the API server has not confirmed does not count."""
     assert status.state(replace(GOOD, entries=())) == "not-moored"
@@ -90,6 +136,31 @@ def test_a_sick_service_does_not_unmoor_the_vm() -> None:
     snap = replace(GOOD, verdicts=sick)
     assert status.state(snap) == "moored"
     assert status.headline(snap) == "Moored, but web out of the mesh: web.service is failed"
+    assert "MOORED 10s, 1 of 1 service out  mesh-a" in text(snap)
+
+
+def test_sick_and_unseen_services_are_all_told() -> None:
+    """One does not hide the other, and the services are counted."""
+    names = ("api", "cache", "web")
+    services = tuple(Service(name, {"http": 8080 + i}, ()) for i, name in enumerate(names))
+    snap = replace(
+        GOOD,
+        discovered=replace(GOOD.discovered, services=services),
+        verdicts={
+            "api": Verdict(Health.UNHEALTHY, "CheckFailed", "connection refused", since=99.0),
+            "cache": Verdict(Health.HEALTHY, "Passed", "connected", since=40.0),
+            "web": GOOD.verdicts["web"],
+        },
+        entries=(*GOOD.entries, EntryState("cache", "cache.i-0abc", "registered", "True")),
+        sights={"cache": Sight(), "web": Sight(listed=True, agreed=41.0)},
+    )
+    assert status.headline(snap) == (
+        "Moored, but 1 of 3 services out of the mesh: api (connection refused); cache not in this "
+        "VM's own proxy: no ServiceEntry selects vmoor.io/service=cache, or a Sidecar hides it"
+    )
+    shown = text(snap)
+    assert "MOORED 10s, 1 of 3 services out  mesh-a" in shown
+    assert shown.splitlines()[-1].startswith("cache: not in this VM's own proxy")
 
 
 def test_a_failing_step_on_a_moored_vm_is_a_risk() -> None:
@@ -142,7 +213,6 @@ def test_a_service_that_nobody_selects_is_told() -> None:
     assert status.document(snap)["reachable"] is False
     assert status.document(GOOD)["reachable"] is True
     assert "unseen" in text(snap)
-    assert text(snap).splitlines()[-1] == status.headline(snap)
 
 
 def test_a_vm_that_has_left_says_so() -> None:
