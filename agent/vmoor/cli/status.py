@@ -12,6 +12,7 @@ import click
 from vmoor import errors
 from vmoor.cli import statusfile
 
+LAPSE_S = 86_400.0  # what happened at night is still told in the morning
 WORD = {"ok": "ok", "wait": "wait", "fail": "FAIL"}
 
 
@@ -132,9 +133,12 @@ def _services(services: Sequence[Mapping[str, Any]], now: float) -> Iterator[str
         words = s["words"] if s["entry"] != "refused" else f"refused: {s['entry_words']}"
         rows.append((s["name"], s["source"], ports, s["health"], since, _mesh(s, now), words))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
-    for row in rows:
+    for row, service in zip(rows, (None, *services)):
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         yield "  ".join([*cells, row[-1]])
+        lapse = service and service["lapse"]
+        if lapse and lapse["ended"] and now - lapse["ended"] < LAPSE_S:
+            yield f"  before: out for {age(lapse['ended'] - lapse['began'])}, {lapse['words']}"
 
 
 def _mesh(service: Mapping[str, Any], now: float) -> str:

@@ -62,6 +62,15 @@ class CheckState:
 
 
 @dataclass(frozen=True)
+class Lapse:
+    """A service that was healthy was not: why it began. `ended` 0 = it lasts."""
+
+    began: float
+    words: str
+    ended: float = 0.0
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The health of one service, and why."""
 
@@ -71,6 +80,7 @@ class Verdict:
     words: str = field(compare=False)
     since: float = 0.0
     degraded: bool = False  # healthy, but a check that is not critical fails
+    lapse: Optional[Lapse] = None  # the last one
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,16 @@ def judge(
     same = old is not None and old.health is health
     since = old.since if old is not None and same else now
     return Verdict(health, reason, words, since, degraded)
+
+
+def remembering(verdict: Verdict, old: Optional[Verdict], now: float) -> Verdict:
+    """The verdict with the last lapse, which the old one or this very change tells."""
+    lapse = old.lapse if old is not None else None
+    if verdict.health is Health.UNHEALTHY and old is not None and old.health is Health.HEALTHY:
+        lapse = Lapse(now, verdict.words)
+    elif verdict.health is Health.HEALTHY and lapse is not None and not lapse.ended:
+        lapse = replace(lapse, ended=now)
+    return replace(verdict, lapse=lapse)
 
 
 def _judged(checks: Sequence[CheckState], proxy: ProxyState) -> tuple[Health, str, str]:

@@ -256,6 +256,7 @@ def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
     verdict = snap.verdicts.get(name)
     there = next((e for e in snap.entries if e.service == name), None)
     seen = snap.sights.get(name)
+    lapse = verdict.lapse if verdict else None
     return {
         "name": name,
         "source": service.source,
@@ -264,6 +265,13 @@ def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
         "reason": verdict.reason if verdict else "",
         "words": verdict.words if verdict else "not checked yet",
         "since": round(verdict.since + snap.offset, 3) if verdict and verdict.since else None,
+        "lapse": {
+            "began": round(lapse.began + snap.offset, 3),
+            "ended": round(lapse.ended + snap.offset, 3) if lapse.ended else None,
+            "words": lapse.words,
+        }
+        if lapse
+        else None,
         "entry": there.state if there else "pending",
         "entry_health": there.health if there else "",
         "entry_words": there.words if there else "",

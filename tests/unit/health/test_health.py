@@ -8,7 +8,7 @@ import pytest
 from vmoor.controllers import health
 from vmoor.model import health as decisions
 from vmoor.model.discovered import Discovered
-from vmoor.model.health import Health, Verdict
+from vmoor.model.health import Health, Lapse, Verdict
 from vmoor.model.proxy import ProxyState
 from vmoor.model.service import Check, HttpProbe, TcpProbe, UnitProbe
 from vmoor.runtime.bell import Bell
@@ -21,10 +21,11 @@ def test_a_dead_unit_is_out_in_the_next_pass(serving: World) -> None:
     scans = serving.prober.scans
     serving.units.kill("web.service")
     assert serving.look() == health.CALM_S
+    words = "web.service is failed (failed, signal)"
     assert serving.verdicts.get()["web"] == Verdict(
-        Health.UNHEALTHY, "UnitDead", "web.service is failed (failed, signal)", since=100.0
+        Health.UNHEALTHY, "UnitDead", words, since=100.0, lapse=Lapse(100.0, words)
     )
-    assert serving.words() == "web.service is failed (failed, signal)"
+    assert serving.words() == words
     assert serving.prober.scans == scans
 
 

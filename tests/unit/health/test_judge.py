@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from vmoor.model import health
-from vmoor.model.health import CheckState, Health, Listening, Probe, Verdict
+from vmoor.model.health import CheckState, Health, Lapse, Listening, Probe, Verdict
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
 from vmoor.model.service import Check, HttpProbe, Polled, UnitProbe
 
@@ -130,3 +131,16 @@ def test_a_check_that_is_not_critical_only_degrades() -> None:
     dead = health.judge([after(BAD, BAD, BAD), bad], LIVE, verdict, 6.0)
     assert (dead.health, dead.degraded) == (Health.UNHEALTHY, False)
     assert health.judge([good, bad], DOWN, verdict, 6.0).reason == "ProxyNotReady"
+
+
+def test_a_lapse_keeps_its_first_reason() -> None:
+    """Whatever else failed on the way back; a service that never was healthy has none."""
+    bad, good = (Verdict(h, "", "", 0.0) for h in (Health.UNHEALTHY, Health.HEALTHY))
+    assert health.remembering(bad, None, 1.0).lapse is None
+    assert health.remembering(good, bad, 2.0).lapse is None
+    fell = health.remembering(replace(bad, words="refused"), good, 3.0)
+    assert fell.lapse == Lapse(3.0, "refused")
+    still = health.remembering(replace(bad, words="503"), fell, 4.0)
+    unknown = health.remembering(Verdict(Health.UNKNOWN, "", "", 0.0), still, 5.0)
+    assert unknown.lapse == Lapse(3.0, "refused")
+    assert health.remembering(good, unknown, 6.0).lapse == Lapse(3.0, "refused", ended=6.0)

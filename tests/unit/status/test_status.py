@@ -6,7 +6,7 @@ from vmoor.cli.status import age, lines
 from vmoor.model import status
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
-from vmoor.model.health import Health, Verdict
+from vmoor.model.health import Health, Lapse, Verdict
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
@@ -201,6 +201,20 @@ def test_the_page_of_a_moored_vm() -> None:
         "SERVICE  SOURCE  PORT       HEALTH   SINCE  MESH    LAST CHECK",
         "web      static  http:8080  healthy  1m     in 59s  200 in 4ms",
     ]
+
+
+def test_why_a_service_was_out_is_told_for_a_day() -> None:
+    """It is well again, and who comes later wants to know what it had."""
+    lapse = Lapse(40.0, "web.service is failed (failed, signal)", ended=43.0)
+    snap = replace(GOOD, verdicts={"web": replace(GOOD.verdicts["web"], lapse=lapse)})
+    before = "  before: out for 3s, web.service is failed (failed, signal)"
+    assert text(snap).splitlines()[-1] == before
+    assert before not in text(snap, 1_000_100.0 + 86_400)
+    assert status.document(snap)["services"][0]["lapse"] == {
+        "began": 1_000_040.0,
+        "ended": 1_000_043.0,
+        "words": "web.service is failed (failed, signal)",
+    }
 
 
 def test_a_service_that_nobody_selects_is_told() -> None:

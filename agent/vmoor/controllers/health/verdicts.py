@@ -66,7 +66,8 @@ class Verdicts:
             states = [track.state for track in tracks[name]]
             judged = self._reachable(name, health.judge(states, proxy, before, now), before)
             memory = self._flaps.get(name, Flap())
-            self._flaps[name], fresh[name], left = flap.damped(memory, judged, before, now)
+            self._flaps[name], damped, left = flap.damped(memory, judged, before, now)
+            fresh[name] = health.remembering(damped, before, now)
             self._held.pop(name, None)
             if left:
                 self._held[name] = now + left
