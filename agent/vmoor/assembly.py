@@ -23,6 +23,7 @@ from vmoor.model.identity import IdentityState
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
+from vmoor.model.selection import Selection
 from vmoor.model.sight import Sight
 from vmoor.model.status import Snapshot
 from vmoor.runtime.bell import Bell
@@ -48,6 +49,7 @@ class Parts:
         self.lock, self.beat = Cell(Lock()), Cell(Beat())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
+        self.selections: Cell[Mapping[str, Selection]] = Cell({})
         self.supervisor = Supervisor(self.clock, notify.watchdog)
         self._steps: list[Loop] = []
         self._status_bell = Bell()
@@ -65,7 +67,7 @@ class Parts:
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
                 self.proxy, self.verdicts, self.lock, self.beat, self.registered,
-                self.sights)  # fmt: skip
+                self.sights, self.selections)  # fmt: skip
         for cell in told:
             cell.rings(self._status_bell)
 
@@ -108,4 +110,5 @@ class Parts:
             verdicts=self.verdicts.get(),
             entries=self.registered.get(),
             sights=self.sights.get(),
+            selections=self.selections.get(),
         )

@@ -31,6 +31,7 @@ from vmoor.controllers.lookout import Lookout
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
+from vmoor.controllers.selectors import Selectors
 from vmoor.controllers.sources import Cells, Outside, Sources
 from vmoor.model import lease
 from vmoor.model.discovered import Found
@@ -47,7 +48,9 @@ from vmoor.runtime.supervisor import Pump
 log = logging.getLogger(__name__)
 
 SELF = "vmoor.service"
-UNSHOWN = ("observer", "sources", "lookout")  # no steps of their own: others tell what they saw
+UNSHOWN = (  # no steps of their own: others tell what they saw
+    "observer", "sources", "lookout", "selectors",
+)  # fmt: skip
 LAST_BEAT_S = 2.0
 CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
@@ -90,6 +93,7 @@ class Mooring:
             self._loop("registration", self._registration.reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
             self._loop("lookout", self._lookout.reconcile),
+            self._loop("selectors", self._selectors().reconcile),
         )
         addresses = AddressEvents(self._moved)
         self.pumps = (
@@ -241,7 +245,8 @@ class Mooring:
         return Registration(
             discovered=parts.discovered, verdicts=parts.verdicts, proxy_state=parts.proxy,
             lock=parts.lock, beat=parts.beat, observed=self._observed,
-            registered=parts.registered, cluster=self._cluster, files=parts.files, **shared,
+            registered=parts.registered, selections=parts.selections, cluster=self._cluster,
+            files=parts.files, **shared,
         )  # fmt: skip
 
     def _observer(self) -> Observer:
@@ -261,6 +266,14 @@ class Mooring:
             envoy=EnvoyAdmin(), cluster=self._kube(), clock=parts.clock,
         )  # fmt: skip
 
+    def _selectors(self) -> Selectors:
+        parts = self._parts
+        return Selectors(
+            settings=parts.settings, verdicts=parts.verdicts, sights=parts.sights,
+            selections=parts.selections, machine=self._machine, cluster=self._kube(),
+            clock=parts.clock,
+        )  # fmt: skip
+
     def _connect(self) -> None:
         """Which change wakes which loop."""
         parts, bell = self._parts, self._bells
@@ -274,6 +287,8 @@ class Mooring:
         parts.lock.rings(bell["registration"])
         self._observed.rings(bell["registration"])
         parts.registered.rings(bell["lookout"])
+        parts.sights.rings(bell["selectors"])
+        parts.selections.rings(bell["registration"])
         self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
         self._units.reloads.rings(bell["sources"])
         self._processes.states.rings(bell["health"])

@@ -81,6 +81,8 @@ class Kind(enum.Enum):
     LEASE = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
     ENTRY = "/apis/networking.istio.io/v1/namespaces/{namespace}/workloadentries"
     EVENT = "/api/v1/namespaces/{namespace}/events"
+    SERVICE_ENTRY = "/apis/networking.istio.io/v1/namespaces/{namespace}/serviceentries"
+    SERVICE = "/api/v1/namespaces/{namespace}/services"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Cluster(Protocol):
     def get(self, kind: Kind, name: str, *, deadline: float) -> Optional[Object]: ...
 
     def list(self, kind: Kind, selector: str, *, deadline: float) -> tuple[Sequence[Object], str]:
-        """The objects, and the list's resourceVersion."""
+        """The objects, and the list's resourceVersion. `selector` "" = all of the namespace."""
         ...
 
     def create(self, kind: Kind, body: Object, *, deadline: float) -> Object:

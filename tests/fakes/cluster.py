@@ -303,7 +303,7 @@ def _drop(thing: dict[str, Any], path: Sequence[str]) -> None:
 def _selected(thing: Mapping[str, Any], selector: str) -> bool:
     labels = thing["metadata"].get("labels") or {}
     return all(
-        labels.get(key) == value for key, value in (t.split("=") for t in selector.split(","))
+        labels.get(key) == value for key, value in (t.split("=") for t in selector.split(",") if t)
     )
 
 

@@ -198,6 +198,57 @@ def test_a_foreign_entry_of_the_same_name_is_never_touched(
         harness.wait_moored(web)
 
 
+def test_who_nearly_selects_a_service_is_told(
+    fleet: Fleet, client: Machine, web: Machine, reload: Reload
+) -> None:
+    """Without the right to look, what is known; with it the nearest ServiceEntry, on the VM and in
+    the entry; and the command told with it puts the service into the mesh."""
+    host = f"lone.{fleet.name}.mesh"
+    own = f"--namespace {fleet.namespace}"
+    fleet.owner.sh(
+        f"vmoor admin service-entry {own} --service lon --host {host} --port 80:http"
+        " --vip 240.240.2.2 | kubectl apply -f -"
+    )
+    web.run("systemd-run", "--unit=lone", "/usr/bin/python3", "/usr/share/shop/web.py", "9191")
+    with harness.kept(fleet, client, web):
+        reload(services={"lone": {"port": 9191}})
+        _told_of(web, "lone is in no list of this VM's own proxy")
+        fleet.owner.sh(
+            f"vmoor admin manifests {own} --service-account {fleet.account} --with-selectors"
+            " | kubectl apply -f -"
+        )
+        near = "lone is selected by nobody: ServiceEntry/lon selects vmoor.io/service=lon"
+        remedy = _told_of(web, near)
+        assert harness.moored(web)
+        waited = web.run("vmoor", "wait", "--for=reachable", "--timeout=1", check=False)
+        assert (waited.returncode, near in waited.stderr) == (1, True), waited.stderr
+        assert _selected(fleet, web) == ("False", f"{near}: {remedy}")
+        fleet.owner.sh(remedy)
+        endpoint = f"{web.address}:9191"
+        client.wait(lambda: endpoint in client.endpoints(f"outbound|80||{host}"), 20, "lone")
+        web.run("vmoor", "wait", "--for=reachable", "--timeout=20")
+        web.wait(lambda: _selected(fleet, web)[0] == "True", 20, "the entry to tell")
+    web.run("systemctl", "stop", "lone")
+
+
+def _told_of(vm: Machine, words: str) -> str:
+    """Wait for this in STATUS= and in `vmoor status`; the remedy."""
+    vm.wait(lambda: words in harness.status_text(vm), harness.PATIENCE, words, period=0.1)
+    shown = vm.run("vmoor", "status")
+    assert words in shown.stdout
+    remedy = shown.stdout.rpartition("Fix:  ")[2].strip()
+    assert remedy in harness.status_text(vm)
+    return remedy
+
+
+def _selected(fleet: Fleet, vm: Machine) -> tuple[str, str]:
+    entry = fleet.entry(vm, "lone")
+    assert entry is not None
+    found = {c["type"]: c for c in entry["status"]["conditions"]}
+    assert found["Healthy"]["status"] == "True"
+    return found["vmoor.io/Selected"]["status"], found["vmoor.io/Selected"]["message"]
+
+
 def test_beats_push_nothing(fleet: Fleet, client: Machine, web: Machine) -> None:
     """By istiod's own counters: 20 s of heartbeats of two VMs cause no push and no update."""
     counted = fleet.rig.istiod.pushes

@@ -62,11 +62,7 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
 def _remedies(
     document: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]], now: float
 ) -> Iterator[str]:
-    for c in document.get("conditions", ()):
-        if c["type"] != "out":  # the table tells those
-            yield f"{c['service']}: {c['words']}"
-            if c["remedy"]:
-                yield f"Fix:  {c['remedy']}"
+    yield from statusfile.conditions(document)
     blocked = steps.get(document.get("blocked_at") or "")
     if blocked:
         if blocked["remedy"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,6 +21,15 @@ def read(path: Path = PATH) -> Optional[Mapping[str, Any]]:
     except (OSError, ValueError) as e:
         return {"state": "unknown", "headline": f"cannot read {path}: {e}", "written": 0.0}
     return document if isinstance(document, dict) else None
+
+
+def conditions(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about services that are well and that nobody reaches. The table has the sick ones."""
+    for c in document.get("conditions", ()):
+        if c["type"] == "unseen":
+            yield f"{c['service']} {c['words']}"
+            if c["remedy"]:
+                yield f"Fix:  {c['remedy']}"
 
 
 def printable(line: str) -> str:

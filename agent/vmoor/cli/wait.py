@@ -35,6 +35,8 @@ def wait(what: str, timeout: float) -> None:
         if time.monotonic() >= deadline:  # noqa: TID251
             said = document["headline"] if document else "the agent has not run since the boot"
             click.echo(statusfile.printable(f"not {what} after {timeout:g}s: {said}"), err=True)
+            for line in statusfile.conditions(document or {}):
+                click.echo(statusfile.printable(line), err=True)
             raise SystemExit(errors.EXIT_NOT_FINE)
         time.sleep(LOOK_S)  # noqa: TID251
 

@@ -25,6 +25,7 @@ from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.registration import Known, Observed, Place, Step, Verb, Wish
+from vmoor.model.selection import Selection
 from vmoor.model.service import Service
 from vmoor.ports import Clock, Cluster, Files, Kind
 from vmoor.runtime.cell import Cell
@@ -67,6 +68,7 @@ class Registration:
         beat: Cell[Beat],
         observed: Cell[Observed],
         registered: Cell[tuple[EntryState, ...]],
+        selections: Cell[Mapping[str, Selection]],
         machine: Machine,
         cluster: Cluster,
         files: Files,
@@ -81,6 +83,7 @@ class Registration:
         self._beat = beat
         self._observed = observed
         self._registered = registered
+        self._selections = selections
         self._machine = machine
         self._cluster = cluster
         self._files = files
@@ -167,7 +170,7 @@ class Registration:
         return Settled(f"{len(states)} entries in place", again)
 
     def _wishes(self, place: Place, found: Discovered, *, fresh: bool) -> Sequence[Wish]:
-        verdicts = self._verdicts.get()
+        verdicts, selections = self._verdicts.get(), self._selections.get()
         wanted = {
             wish.name: wish
             for wish in (
@@ -178,6 +181,7 @@ class Registration:
                         service, place, degraded=self._degraded(service, verdicts, place)
                     ),
                     word=registration.word(verdicts.get(service.name), fresh=fresh),
+                    selection=selections.get(service.name),
                 )
                 for service in found.services
             )

@@ -97,12 +97,14 @@ def described_owner(thing: Object) -> str:
     return f"it belongs to VM {marks[VM]} of service account {marks[SERVICE_ACCOUNT]}"
 
 
+def condition(thing: Object, type_: str) -> Optional[Mapping[str, Any]]:
+    """The condition of that type, None when there is none."""
+    return next((c for c in _conditions(thing) if c.get("type") == type_), None)
+
+
 def health(thing: Object) -> Optional[Mapping[str, Any]]:
     """The Healthy condition, None when there is none (istiod leaves such an entry out)."""
-    for condition in _conditions(thing):
-        if condition.get("type") == HEALTHY:
-            return condition
-    return None
+    return condition(thing, HEALTHY)
 
 
 def health_status(thing: Object) -> str:
@@ -110,32 +112,41 @@ def health_status(thing: Object) -> str:
     return str((health(thing) or {}).get("status", ""))
 
 
-def with_health(
-    thing: Object, *, status: bool, reason: str, message: str, wall: float
+def with_condition(
+    thing: Object, type_: str, *, status: str, reason: str, message: str, wall: float
 ) -> Mapping[str, Any]:
     """The body of an apply on the status of exactly this version of `thing`.
 
     status.conditions is an atomic list in Istio's CRD: conditions of others are carried over, or
     they would be gone.
     """
-    now, text = timestamp(wall), str(status)
-    old = health(thing) or {}
-    since = old.get("lastTransitionTime", now) if old.get("status") == text else now
+    now = timestamp(wall)
+    old = condition(thing, type_) or {}
+    since = old.get("lastTransitionTime", now) if old.get("status") == status else now
     ours = {
-        "type": HEALTHY,
-        "status": text,
+        "type": type_,
+        "status": status,
         "reason": reason,
         "message": message,
         "lastProbeTime": now,
         "lastTransitionTime": since,
     }
-    others = [dict(c) for c in _conditions(thing) if c.get("type") != HEALTHY]
+    others = [dict(c) for c in _conditions(thing) if c.get("type") != type_]
     return {
         "apiVersion": API_VERSION,
         "kind": "WorkloadEntry",
         "metadata": judged(thing),
         "status": {"conditions": [*others, ours]},
     }
+
+
+def with_health(
+    thing: Object, *, status: bool, reason: str, message: str, wall: float
+) -> Mapping[str, Any]:
+    """`with_condition` for Healthy."""
+    return with_condition(
+        thing, HEALTHY, status=str(status), reason=reason, message=message, wall=wall
+    )
 
 
 def timestamp(wall: float) -> str:

@@ -18,9 +18,18 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 def manifests(
-    namespace: str, account: str, minter: tuple[str, str], *, namespaces: bool = True
+    namespace: str,
+    account: str,
+    minter: tuple[str, str],
+    *,
+    namespaces: bool = True,
+    selectors: bool = False,
 ) -> Sequence[Manifest]:
-    """`minter`: namespace and name of the ServiceAccount that Vault mints tokens with."""
+    """`minter`: namespace and name of the ServiceAccount that Vault mints tokens with.
+
+    `selectors`: agents may also read what selects their entries.
+    """
+    rules = [*AGENT, *SELECTORS] if selectors else AGENT
     api, tokens = f"{account}-vmoor", f"{account}-vmoor-tokens"
     names = sorted({namespace, minter[0]}) if namespaces else []
     return [
@@ -28,7 +37,7 @@ def manifests(
         _object("v1", "ServiceAccount", account, namespace),
         # Nothing in the cluster runs as it: its tokens are minted for VMs.
         _account(api, namespace),
-        _object(f"{RBAC}/v1", "Role", api, namespace, rules=AGENT),
+        _object(f"{RBAC}/v1", "Role", api, namespace, rules=rules),
         _binding(api, namespace, (namespace, api)),
         _account(minter[1], minter[0]),
         _object(f"{RBAC}/v1", "Role", tokens, namespace, rules=_minting([account, api])),
@@ -48,6 +57,10 @@ AGENT = [
     _rule("networking.istio.io", "workloadentries/status", "patch"),
     _rule("", "events", "create", "patch"),
 ]  # fmt: skip
+SELECTORS = [
+    _rule("networking.istio.io", "serviceentries", "get", "list"),
+    _rule("", "services", "get", "list"),
+]
 
 
 def _minting(accounts: Sequence[str]) -> Sequence[Manifest]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from vmoor.model import entry, lease
+from vmoor.model import entry, lease, selection
 from vmoor.model.entry import Object, Owner
 from vmoor.model.health import Health, Verdict
 from vmoor.model.machine import Machine
+from vmoor.model.selection import Selection
 from vmoor.model.service import Service, Workload
 
 HEALTH_CHECKS = "proxy.istio.io/health-checks-enabled"  # "true": no Healthy=True, no endpoint
@@ -46,12 +47,16 @@ class Word:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of one entry. `body` None = that it goes; `word` None = leave its health."""
+    """What is wanted of one entry. `body` None = that it goes; `word` None = leave its health.
+
+    `selection` None = leave what is said of it.
+    """
 
     name: str
     service: str
     body: Optional[Object]
     word: Optional[Word]
+    selection: Optional[Selection] = None
 
 
 class Verb(enum.Enum):
@@ -198,7 +203,22 @@ def step(wish: Wish, have: Optional[Object], owner: Owner, wall: float) -> Optio
         return Step(Verb.UPDATE, {**wish.body, "metadata": tied})
     if wanted and _differs(have, wanted):
         return _status(have, wanted, wall)
-    return None
+    return _told(wish, have, wall)
+
+
+def _told(wish: Wish, have: Object, wall: float) -> Optional[Step]:
+    """Who selects it. That all is well is news only to who was told otherwise."""
+    told, there = wish.selection, entry.condition(have, selection.CONDITION)
+    if told is None or (there is None and told == selection.LISTED):
+        return None
+    words = f"{wish.service} {told.words}" + (f": {told.remedy}" if told.remedy else "")
+    said = [(there or {}).get(key) for key in ("status", "reason", "message")]
+    if said == [told.status, told.reason, words]:
+        return None
+    body = entry.with_condition(
+        have, selection.CONDITION, status=told.status, reason=told.reason, message=words, wall=wall
+    )
+    return Step(Verb.STATUS, body)
 
 
 def _away(have: Optional[Object], owner: Owner, wall: float) -> Optional[Step]:

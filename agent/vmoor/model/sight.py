@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 from vmoor.model import entry
 from vmoor.model.entry import EntryState, Object
+from vmoor.model.health import Health, Verdict
 from vmoor.model.service import Service
 
 NUDGE = "vmoor.io/nudge"
 # A field manager of its own: registration neither sets the label nor takes it away.
 NUDGER = "vmoor-nudge"
+OVERDUE_S = 10.0  # a healthy service that our own Envoy does not list by then is not on its way
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ def sights(
         kept = before.agreed if before.agreed and before.listed is listed else now
         found[service.name] = Sight(listed, blind, kept if agrees else 0.0)
     return found
+
+
+def overdue(seen: Mapping[str, Sight], verdicts: Mapping[str, Verdict]) -> Mapping[str, float]:
+    """When it is too long that a healthy service is not listed, for each that is not."""
+    return {
+        name: verdicts[name].since + OVERDUE_S
+        for name, sight in sorted(seen.items())
+        if not sight.listed and name in verdicts and verdicts[name].health is Health.HEALTHY
+    }
 
 
 def nudged(have: Object) -> Object:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from vmoor.model import entry
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Health, Verdict
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
+from vmoor.model.selection import LISTED, Selection
 from vmoor.model.service import Service, Workload
 from vmoor.model.sight import Sight
 
@@ -53,10 +53,10 @@ class Snapshot:
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     entries: Sequence[EntryState] = ()
     sights: Mapping[str, Sight] = field(default_factory=dict)
+    selections: Mapping[str, Selection] = field(default_factory=dict)
     before: bool = False  # it was moored at the last look
 
 
-SIGHT_S = 10.0  # a healthy service that our own Envoy does not list after that is told
 # The order in which one step waits for the other: the first that is not fine is the cause.
 ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
 # Without these what a moored VM has to write anew, say for a new service, is not written.
@@ -150,34 +150,20 @@ def conditions(snap: Snapshot) -> Sequence[Condition]:
             out.append(Condition(name, "out", refused[name]))
         elif verdict is not None and verdict.health is Health.UNHEALTHY:
             out.append(Condition(name, "out", verdict.words))
-    return [*out, *(_unseen(name) for name in unseen(snap))]
-
-
-def _unseen(name: str) -> Condition:
-    words = (
-        "not in this VM's own proxy: no ServiceEntry selects "
-        f"{entry.SERVICE}={name}, or a Sidecar hides it"
-    )
-    return Condition(name, "unseen", words)
-
-
-def unseen(snap: Snapshot) -> Sequence[str]:
-    """Healthy services that this VM's own proxy would send nothing to."""
-    return [
-        name
-        for name, seen in sorted(snap.sights.items())
-        if not seen.listed
-        and name in snap.verdicts
-        and snap.verdicts[name].health is Health.HEALTHY
-        and snap.now - snap.verdicts[name].since > SIGHT_S
+    unseen = [
+        Condition(name, "unseen", found.words, found.remedy)
+        for name, found in sorted(snap.selections.items())
+        if found != LISTED
     ]
+    return [*out, *unseen]
 
 
 def _moored_words(snap: Snapshot) -> str:
     found = conditions(snap)
     services = len(snap.discovered.services)
     out = [c for c in found if c.type == "out"]
-    parts = [f"{c.service} {c.words}" for c in found if c.type == "unseen"]
+    unseen = [c for c in found if c.type == "unseen"]
+    parts = [f"{c.service} {c.words}" + (f" ({c.remedy})" if c.remedy else "") for c in unseen]
     if len(parts) > 1:
         parts = [f"{parts[0]} (and {len(parts) - 1} more)"]
     if out and services == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Optional
 
@@ -13,7 +12,6 @@ from vmoor.model.lease import Lock
 from vmoor.model.service import Service
 from vmoor.model.sight import NUDGE, Sight
 from vmoor.ports import Kind
-from vmoor.runtime.cell import Cell
 
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.envoy import FakeEnvoy
@@ -28,7 +26,6 @@ class World(Vm):
     def __init__(self, *inbound: int, looks: Optional[int] = 10_000) -> None:
         super().__init__(FakeCluster(), envoy=FakeEnvoy(looks))
         self.envoy.inbound = frozenset(inbound)
-        self.sights: Cell[Mapping[str, Sight]] = Cell({})
         self.lookout = lookout.Lookout(
             settings=self.settings,
             discovered=self.discovered,

@@ -20,7 +20,9 @@ from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.registration import Observed
 from vmoor.model.secret import Secret
+from vmoor.model.selection import Selection
 from vmoor.model.service import Service, Workload
+from vmoor.model.sight import Sight
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
@@ -113,6 +115,8 @@ class Vm:
         self.lock, self.beat = Cell(Lock()), Cell(Beat())
         self.observed = Cell(Observed())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
+        self.sights: Cell[Mapping[str, Sight]] = Cell({})
+        self.selections: Cell[Mapping[str, Selection]] = Cell({})
         own = {"machine": self.machine, "cluster": cluster}
         self.heartbeat = Heartbeat(
             settings=self.settings,
@@ -136,6 +140,7 @@ class Vm:
             beat=self.beat,
             observed=self.observed,
             registered=self.registered,
+            selections=self.selections,
             files=self.disk,
             clock=self.clock,
             **own,

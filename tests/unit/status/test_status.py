@@ -10,6 +10,7 @@ from vmoor.model.health import Health, Lapse, Verdict
 from vmoor.model.lease import Beat, Lock
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
+from vmoor.model.selection import LISTED, Selection
 from vmoor.model.service import Service, Workload
 from vmoor.model.sight import Sight
 
@@ -34,6 +35,8 @@ GOOD = status.Snapshot(
     entries=(EntryState("web", "web.i-0abc", "registered", "True"),),
     sights={"web": Sight(listed=True, agreed=41.0)},
 )
+
+NOBODY = Selection("False", "NotSelected", "is selected by nobody", "kubectl patch it")
 
 
 def with_step(
@@ -153,14 +156,15 @@ def test_sick_and_unseen_services_are_all_told() -> None:
         },
         entries=(*GOOD.entries, EntryState("cache", "cache.i-0abc", "registered", "True")),
         sights={"cache": Sight(), "web": Sight(listed=True, agreed=41.0)},
+        selections={"cache": NOBODY, "web": LISTED},
     )
     assert status.headline(snap) == (
-        "Moored, but 1 of 3 services out of the mesh: api (connection refused); cache not in this "
-        "VM's own proxy: no ServiceEntry selects vmoor.io/service=cache, or a Sidecar hides it"
+        "Moored, but 1 of 3 services out of the mesh: api (connection refused); "
+        "cache is selected by nobody (kubectl patch it)"
     )
     shown = text(snap)
     assert "MOORED 10s, 1 of 3 services out  mesh-a" in shown
-    assert shown.splitlines()[-1].startswith("cache: not in this VM's own proxy")
+    assert shown.splitlines()[-2:] == ["cache is selected by nobody", "Fix:  kubectl patch it"]
 
 
 def test_a_failing_step_on_a_moored_vm_is_a_risk() -> None:
@@ -218,15 +222,13 @@ def test_why_a_service_was_out_is_told_for_a_day() -> None:
 
 
 def test_a_service_that_nobody_selects_is_told() -> None:
-    """Healthy and registered, but in no client's list: the sentence names the label to select."""
-    snap = replace(GOOD, sights={"web": Sight()})
-    assert status.headline(snap) == (
-        "Moored, but web not in this VM's own proxy: no ServiceEntry selects "
-        "vmoor.io/service=web, or a Sidecar hides it"
-    )
+    """Healthy and registered, but in no client's list: moored, not reachable, and the cure."""
+    snap = replace(GOOD, sights={"web": Sight()}, selections={"web": NOBODY})
+    assert status.headline(snap) == "Moored, but web is selected by nobody (kubectl patch it)"
     assert status.document(snap)["reachable"] is False
     assert status.document(GOOD)["reachable"] is True
     assert "unseen" in text(snap)
+    assert text(snap).splitlines()[-1] == "Fix:  kubectl patch it"
 
 
 def test_a_vm_that_has_left_says_so() -> None:

@@ -27,12 +27,25 @@ from vmoor.model import manifests as model
     help="The account that Vault mints the VMs' tokens with.",
 )
 @click.option("--no-namespace", is_flag=True, help="The namespaces exist and stay as they are.")
+@click.option(
+    "--with-selectors",
+    is_flag=True,
+    help="VMs may read the namespace's ServiceEntries and Services, and tell which one nearly "
+    "selects a service that nobody does.",
+)
 def manifests(
-    namespace: str, account: str, minter: tuple[str, str], *, no_namespace: bool
+    namespace: str,
+    account: str,
+    minter: tuple[str, str],
+    *,
+    no_namespace: bool,
+    with_selectors: bool,
 ) -> None:
     """Print namespace, accounts, rights and admission policy for VMs of one service account.
 
     Example: vmoor admin manifests --namespace shop --service-account web | kubectl apply -f -
     """
-    objects = model.manifests(namespace, account, minter, namespaces=not no_namespace)
+    objects = model.manifests(
+        namespace, account, minter, namespaces=not no_namespace, selectors=with_selectors
+    )
     click.echo(options.as_yaml(objects), nl=False)
