@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -13,8 +14,9 @@ import click
 
 from vmoor.config import services
 from vmoor.config.load import ROOT, load
-from vmoor.config.settings import Sources
+from vmoor.config.settings import Settings, Sources
 from vmoor.errors import EXIT_CONFIG, EXIT_OK, Misconfigured
+from vmoor.model.service import GrpcProbe
 
 
 @click.command()
@@ -52,8 +54,10 @@ def _configuration(folder: Path) -> tuple[Sequence[str], Mapping[str, Any]]:
     count = f"{len(loaded.files)} file{'' if len(loaded.files) == 1 else 's'}"
     lines = [f"configuration ok: {count}, services: {', '.join(names) or 'none'}"]
     lines += [f"source {name}: {words}" for name, words in sources.items()]
-    files = list(loaded.files)
-    return lines, {"ok": True, "files": files, "services": names, "sources": sources}
+    warnings = _missing(loaded.settings)
+    lines += [f"warning: {warning}" for warning in warnings]
+    found = {"files": list(loaded.files), "services": names, "sources": sources}
+    return lines, {"ok": True, **found, "warnings": warnings}
 
 
 def _document(path: str) -> tuple[Sequence[str], Mapping[str, Any]]:
@@ -81,3 +85,12 @@ def _sources(sources: Sources) -> Iterator[tuple[str, str]]:
             for port in service.ports.values()
         ]
         yield "sockets", f"ports {', '.join(ports)}"
+
+
+def _missing(settings: Settings) -> Sequence[str]:
+    """What the configuration is right about, but this machine lacks."""
+    services = [*settings.services, *(settings.sources.sockets or ())]
+    asked = [s.name for s in services if any(isinstance(c.probe, GrpcProbe) for c in s.checks)]
+    if not asked or importlib.util.find_spec("h2") is not None:
+        return []
+    return [f"the grpc check of {', '.join(asked)} needs python3-h2: apt install python3-h2"]

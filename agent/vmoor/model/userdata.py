@@ -88,14 +88,19 @@ def _before(fleet: Fleet) -> Iterator[str]:
     yield "write_files:"
     yield f"  - path: {CONFIGURATION}"
     yield "    content: |"
-    for key, value in _configuration(fleet).items():
-        yield f"      {key}: {_flow(value)}"
+    for line in configuration(fleet).splitlines():
+        yield f"      {line}"
     if fleet.vault_ca:
         yield f"  - path: {VAULT_CA}"
         yield from _block("    content", fleet.vault_ca)
 
 
-def _configuration(fleet: Fleet) -> Mapping[str, Any]:
+def configuration(fleet: Fleet) -> str:
+    """The agent's, as YAML."""
+    return "".join(f"{key}: {_flow(value)}\n" for key, value in _settings(fleet).items())
+
+
+def _settings(fleet: Fleet) -> Mapping[str, Any]:
     auth = {"method": "approle", "role_id": fleet.role_id}
     if fleet.wrapping_path:
         auth["secret_id_response_wrapping_path"] = fleet.wrapping_path

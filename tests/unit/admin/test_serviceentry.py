@@ -38,6 +38,8 @@ def test_it_selects_the_vms_entries() -> None:
         ("80:http:8080", {"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8080}),
         ("90:grpc-web", {"number": 90, "name": "grpc-web", "protocol": "GRPC-WEB"}),
         ("90:http-admin", {"number": 90, "name": "http-admin", "protocol": "HTTP"}),
+        ("80:http/HTTP2", {"number": 80, "name": "http", "protocol": "HTTP2"}),
+        ("80:HTTP", {"number": 80, "name": "http", "protocol": "HTTP"}),
         ("90:main/tcp", {"number": 90, "name": "main", "protocol": "TCP"}),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Union
 
+import pytest
 from click.testing import CliRunner, Result
 from vmoor.cli.check import check
 
@@ -73,7 +75,21 @@ def test_json(tmp_path: Path) -> None:
         "files": [f"{tmp_path}/conf.d/10.yaml"],
         "services": ["web"],
         "sources": {},
+        "warnings": [],
     }
+
+
+def test_a_grpc_check_wants_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration is right, and yet no look could be made: told with the package."""
+    grpc = "services: {web: {checks: [{grpc: true}]}}\n"
+    write(tmp_path, **{"10": GOOD, "20": grpc})
+    assert "warning" not in run(tmp_path).output
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert "warning: the grpc check of web needs python3-h2" in result.output
+    (warning,) = json.loads(run(tmp_path, "--json").output)["warnings"]
+    assert warning.endswith("apt install python3-h2")
 
 
 def test_sources(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def _ports(_: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
 
 
 def _port(text: str, param: click.Parameter) -> Port:
-    found = _PORT.fullmatch(text)
+    found = _PORT.fullmatch(text.lower())  # ServiceEntries write HTTP2
     if not found:
         raise click.BadParameter(f"{text!r} is not {_FORM}", param=param)
     number, name, target = int(found[1]), found[2], int(found[4] or found[1])

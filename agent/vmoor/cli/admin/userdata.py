@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Optional
 from urllib.parse import urlsplit
 
 import click
 
 from vmoor.cli.admin import options
+from vmoor.config.load import load
+from vmoor.errors import Misconfigured
 from vmoor.model import userdata
 from vmoor.model.userdata import Declared, Fleet, Pinned
 
@@ -20,6 +24,11 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # In double and in single quotes, in YAML and in a shell, it stays what it is.
 _TAME = re.compile(r"[A-Za-z0-9_.,:;/@%+=~?&-]+")
+_NO_SIDECAR = """\
+# No --sidecar: the VMs' image must hold Istio's istio-sidecar. It is in no apt repository, but at
+# https://storage.googleapis.com/istio-release/releases/VERSION/deb/istio-sidecar.deb, its SHA-256
+# beside it in istio-sidecar.deb.sha256; VERSION is istiod's (istioctl version).
+"""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -32,7 +41,11 @@ def _tame(_: click.Context, param: click.Parameter, value: Optional[str]) -> Opt
 def _services(
     _: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[Declared, ...]:
-    return tuple(_service(value, param) for value in values)
+    found = tuple(_service(value, param) for value in values)
+    twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
+    if twice:
+        raise click.BadParameter(f"{', '.join(twice)} stands there twice", param=param)
+    return found
 
 
 def _service(text: str, param: click.Parameter) -> Declared:
@@ -58,6 +71,21 @@ def _pinned(url: Optional[str], sha256: Optional[str], what: str) -> Optional[Pi
     if not sha256 or not _SHA256.fullmatch(sha256):
         raise click.UsageError(f"--{what} URL needs --{what}-sha256, 64 hexadecimal digits")
     return Pinned(url, sha256)
+
+
+def _checked(fleet: Fleet) -> None:
+    """What `vmoor check` would refuse on each VM is refused here, once."""
+    with TemporaryDirectory() as root:
+        file = Path(root) / "conf.d" / PurePosixPath(userdata.CONFIGURATION).name
+        file.parent.mkdir()
+        file.write_text(userdata.configuration(fleet))
+        try:
+            load(Path(root))
+        except Misconfigured as e:
+            told = "\n".join(e.problems).replace(str(file), file.name)
+            raise click.UsageError(
+                f"the agents would refuse this configuration:\n{told}"
+            ) from None
 
 
 def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
@@ -150,4 +178,7 @@ def user_data(  # noqa: PLR0913 - one for each option
         apt_source=apt_source,
         apt_key=apt_key.read_text() if apt_key else "",
     )
+    _checked(fleet)
+    if sidecar is None:
+        click.echo(_NO_SIDECAR, nl=False, err=True)
     click.echo(userdata.text(fleet), nl=False)
