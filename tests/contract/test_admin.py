@@ -388,6 +388,18 @@ def test_setup_can_be_run_again(mooring: Mooring) -> None:
     assert "says what the cluster says" in mooring.publish("--check")
 
 
+@pytest.mark.parametrize("broken", ["VMOOR=false", "KUBECONFIG=/nowhere"])
+def test_a_setup_that_fails_early_has_written_nothing(mooring: Mooring, broken: str) -> None:
+    """No role without its policy, whichever program is missing or fails."""
+    account = f"{broken[:2].lower()}-db"
+    with pytest.raises(RigError):
+        mooring.run("env", broken, f"ACCOUNT={account}", "sh", "-c", mesh_setup.documented())
+    for path in (f"kubernetes/roles/{account}", f"auth/approle/role/shop-{account}"):
+        with pytest.raises(RigError, match="No value found"):
+            mooring.run("bao", "read", path)
+    assert f"vmoor-{account}" not in mooring.run("bao", "policy", "list")
+
+
 def test_check_tells_drift(mooring: Mooring) -> None:
     """Exit code 1 and a line for each fact."""
     mooring.publish("--san=istiod.wrong")
