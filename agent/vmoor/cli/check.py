@@ -31,13 +31,14 @@ from vmoor.model.service import GrpcProbe
 @click.option(
     "--services-file",
     "path",
+    metavar="FILE",
     help="Check this document of services instead, as sources.file would; - reads stdin.",
 )
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="The same, for programs.")
 def check(folder: Path, path: Optional[str], *, as_json: bool) -> None:
-    """Check the configuration; print every problem with file and line, and every source.
+    """Check the configuration; print every problem with file and line.
 
-    Exit code 78 when there is a problem. Nothing is changed and nobody is asked.
+    And every source that is configured. Exit code 78 when there is a problem. Nothing is changed and nobody is asked.
     """
     try:
         lines, answer = _configuration(folder) if path is None else _document(path)

@@ -13,7 +13,7 @@ from vmoor.cli.status import status
 from vmoor.cli.wait import wait
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
 @click.version_option(__version__, prog_name="vmoor")
 def vmoor() -> None:
     """Moor this virtual machine to an Istio mesh.

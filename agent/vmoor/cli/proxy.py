@@ -16,7 +16,7 @@ def proxy() -> None:
 
 @proxy.command()
 def restart() -> None:
-    """Restart pilot-agent and Envoy; existing connections of this VM are cut.
+    """Restart pilot-agent and Envoy; it cuts connections of this VM.
 
     Applies what `vmoor status` calls "restart pending". Services are out of the mesh for
     the seconds that it takes.

@@ -22,12 +22,16 @@ RENDERED = Path(proxyunit.RENDERED)
 @click.option(
     "--diff", "as_diff", is_flag=True, help="Against what the agent rendered; 1 = differs."
 )
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="The files by name.")
 def render(folder: Optional[str], *, as_diff: bool, as_json: bool) -> None:
-    """Render the proxy's files from what the agent knows, and print them.
+    """Print the proxy's files as the templates make them now.
 
-    Example: vmoor render --templates ./my-templates --diff
-    """
+    No secret is in them. What the agent knows of the mesh goes in, as it stands now.
+
+    \b
+    Example:
+      vmoor render --templates ./my-templates --diff
+    """  # noqa: D301 - click's \b
     try:
         parameters = json.loads(PARAMETERS.read_bytes())
         folders = [*([folder] if folder else []), *children.FOLDERS]

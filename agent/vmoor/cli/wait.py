@@ -16,15 +16,18 @@ STATES = click.Choice(["moored", "reachable", "left"])
 
 
 @click.command()
-@click.option("--for", "what", type=STATES, default="moored", show_default=True)
+@click.option("--for", "what", type=STATES, default="moored", show_default=True, help="What.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 def wait(what: str, timeout: float) -> None:
-    """Wait until this VM is moored, or has left; exit code 1 when it is not in time.
+    """Wait until this VM is moored, reachable, or has left.
 
-    reachable: moored, and this VM's own proxy lists each healthy service.
+    reachable: moored, and this VM's own proxy lists each healthy service. Exit code 1 when it is
+    not so in time.
 
-    Example: vmoor wait --timeout 120 && touch /run/app-may-start
-    """
+    \b
+    Example:
+      vmoor wait --timeout 120 && touch /run/app-may-start
+    """  # noqa: D301 - click's \b
     deadline = time.monotonic() + timeout  # noqa: TID251 - a command, not a controller
     while True:
         document = statusfile.read()

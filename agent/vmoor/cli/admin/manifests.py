@@ -9,7 +9,7 @@ from vmoor.model import manifests as model
 
 
 @click.command()
-@click.option("--namespace", required=True, callback=options.dns_label)
+@click.option("--namespace", required=True, callback=options.dns_label, help="The VMs'.")
 @click.option(
     "--service-account",
     "account",
@@ -41,10 +41,14 @@ def manifests(
     no_namespace: bool,
     with_selectors: bool,
 ) -> None:
-    """Print namespace, accounts, rights and admission policy for VMs of one service account.
+    """Print accounts, rights and admission policy for the cluster.
 
-    Example: vmoor admin manifests --namespace shop --service-account web | kubectl apply -f -
-    """
+    For VMs of one service account in one namespace, as YAML.
+
+    \b
+    Example:
+      vmoor admin manifests --namespace shop --service-account web | kubectl apply -f -
+    """  # noqa: D301 - click's \b
     objects = model.manifests(
         namespace, account, minter, namespaces=not no_namespace, selectors=with_selectors
     )

@@ -23,12 +23,24 @@ from vmoor.model import vaultpolicy
     callback=options.mount_and_path,
     help="Where the mesh facts are, as in the VMs' configuration.",
 )
-@click.option("--kubernetes-mount", "mount", default="kubernetes", show_default=True)
-@click.option("--kv-version", type=click.Choice(["1", "2"]), default="2", show_default=True)
+@click.option(
+    "--kubernetes-mount",
+    "mount",
+    default="kubernetes",
+    show_default=True,
+    help="Of Vault's Kubernetes engine.",
+)
+@click.option(
+    "--kv-version",
+    type=click.Choice(["1", "2"]),
+    default="2",
+    show_default=True,
+    help="Of the mount of --mesh.",
+)
 def vault_policy(
     role: str, namespace: str, mesh: tuple[str, str], mount: str, kv_version: str
 ) -> None:
-    """Print the policy that VMs of one service account need in Vault.
+    """Print Vault's policy for VMs of one service account.
 
     \b
     Example:

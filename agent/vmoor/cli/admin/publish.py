@@ -25,12 +25,14 @@ from vmoor.model.published import Wishes
 )
 @click.option("--kubeconfig", default="", help="As kubectl's.")
 @click.option("--context", default="", help="As kubectl's.")
-@click.option("--istio-namespace", default="istio-system", show_default=True)
+@click.option("--istio-namespace", default="istio-system", show_default=True, help="istiod's.")
 @click.option("--revision", default="", help="Istio's revision that VMs connect to.")
 @click.option("--server", multiple=True, metavar="URL", help="API server as VMs reach it.")
 @click.option("--discovery", multiple=True, metavar="HOST:PORT", help="istiod as VMs reach it.")
 @click.option("--san", default="", help="Name in istiod's certificate.")
-@click.option("--vault-mount", default="kubernetes", show_default=True, help="Token engine.")
+@click.option(
+    "--vault-mount", default="kubernetes", show_default=True, help="Of its Kubernetes engine."
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when they differ.")
 @click.option("--print", "show", is_flag=True, help="Write nothing; print the facts as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="With --check: the differences as JSON.")
@@ -50,10 +52,11 @@ def publish(  # noqa: PLR0913 - one for each option
     show: bool,
     as_json: bool,
 ) -> None:
-    """Read from the cluster what VMs must know of the mesh, and write it to Vault.
+    """Write to Vault what VMs must know of the mesh.
 
-    Vault as for the vault command: VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN or
-    ~/.vault-token. There is no secret among the facts.
+    It is read from the cluster by kubectl. Vault as for the vault command: VAULT_ADDR,
+    VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN or ~/.vault-token. There is no secret among the
+    facts.
 
     \b
     Example:

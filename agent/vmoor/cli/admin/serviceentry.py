@@ -60,7 +60,7 @@ def _address(_: click.Context, param: click.Parameter, value: Optional[str]) -> 
 
 
 @click.command("service-entry")
-@click.option("--namespace", required=True, callback=options.dns_label)
+@click.option("--namespace", required=True, callback=options.dns_label, help="The VMs'.")
 @click.option(
     "--service",
     required=True,
@@ -90,7 +90,9 @@ def service_entry(
     retries: bool,
     try_timeout: str,
 ) -> None:
-    """Print a ServiceEntry that selects the VMs of a service, with --retries a VirtualService.
+    """Print a ServiceEntry that selects the VMs of a service.
+
+    With --retries a VirtualService, too.
 
     \b
     Example:

@@ -95,15 +95,47 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
 
 
 @click.command("user-data")
-@click.option("--vault-address", "vault", required=True, multiple=True, metavar="URL")
+@click.option(
+    "--vault-address",
+    "vault",
+    required=True,
+    multiple=True,
+    metavar="URL",
+    help="Several are tried in this order.",
+)
 @click.option("--role-id", required=True, callback=_tame, help="Of the AppRole; not a secret.")
 @click.option("--approle", callback=_tame, help="The role's name, if that is not its RoleID.")
-@click.option("--approle-mount", default="approle", show_default=True, callback=_tame)
-@click.option("--mesh", required=True, metavar="MOUNT/PATH", callback=options.mount_and_path)
-@click.option("--namespace", required=True, callback=options.dns_label)
-@click.option("--service-account", "account", required=True, callback=options.dns_label)
+@click.option(
+    "--approle-mount",
+    default="approle",
+    show_default=True,
+    callback=_tame,
+    help="Where Vault has the login.",
+)
+@click.option(
+    "--mesh",
+    required=True,
+    metavar="MOUNT/PATH",
+    callback=options.mount_and_path,
+    help="Where `vmoor admin publish` wrote the facts.",
+)
+@click.option("--namespace", required=True, callback=options.dns_label, help="The VMs'.")
+@click.option(
+    "--service-account",
+    "account",
+    required=True,
+    callback=options.dns_label,
+    help="The VMs' mesh identity.",
+)
 @click.option("--name", required=True, callback=options.dns_label, help="Of the workload.")
-@click.option("--service", "services", multiple=True, metavar=_FORM, callback=_services)
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar=_FORM,
+    callback=_services,
+    help="What the VMs offer; may be given several times, and not at all.",
+)
 @click.option("--vault-ca", type=_FILE, help="PEM; without it the system's roots are trusted.")
 @click.option(
     "--secret-id",
@@ -126,10 +158,12 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
     callback=_tame,
     help="apt's name, a .deb in the image (its dependencies too), or a URL.",
 )
-@click.option("--package-sha256")
+@click.option("--package-sha256", metavar="HEX", help="Needed with a URL.")
 @click.option("--sidecar", callback=_tame, metavar="URL", help="Istio's istio-sidecar .deb.")
-@click.option("--sidecar-sha256")
-@click.option("--apt-source", default="", metavar="LINE", help='As "deb [...] https://... main".')
+@click.option("--sidecar-sha256", metavar="HEX", help="Needed with --sidecar.")
+@click.option(
+    "--apt-source", default="", metavar="LINE", help='As in sources.list: "deb URL SUITE main".'
+)
 @click.option("--apt-key", type=_FILE, help="Its key, ASCII-armoured.")
 def user_data(  # noqa: PLR0913 - one for each option
     *,
@@ -152,7 +186,9 @@ def user_data(  # noqa: PLR0913 - one for each option
     apt_source: str,
     apt_key: Optional[Path],
 ) -> None:
-    """Print the cloud-init user-data of a fleet: one text for all its VMs, no secret in it.
+    """Print a fleet's cloud-init user-data; no secret is in it.
+
+    One text for all VMs of one kind.
 
     \b
     Example:
