@@ -38,7 +38,8 @@ from vmoor.model.service import GrpcProbe
 def check(folder: Path, path: Optional[str], *, as_json: bool) -> None:
     """Check the configuration; print every problem with file and line.
 
-    And every source that is configured. Exit code 78 when there is a problem. Nothing is changed and nobody is asked.
+    And every source that is configured. Exit code 78 when there is a problem. Nothing is changed
+    and nobody is asked.
     """
     try:
         lines, answer = _configuration(folder) if path is None else _document(path)

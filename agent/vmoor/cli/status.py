@@ -62,7 +62,6 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
 def _remedies(
     document: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]], now: float
 ) -> Iterator[str]:
-    yield from statusfile.conditions(document)
     blocked = steps.get(document.get("blocked_at") or "")
     if blocked:
         if blocked["remedy"]:
@@ -71,6 +70,8 @@ def _remedies(
             left = max(0, round((blocked["next_try"] or now) - now))
             again = f"Next try in {left}s" if left else "It goes on when that is mended"
             yield f"{again}; no restart needed."
+    if document.get("state") in ("moored", "at-risk"):
+        yield from statusfile.conditions(document)
 
 
 def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
@@ -83,7 +84,8 @@ def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
         since = age(now - (document["proxy"]["since"] or now))
         words = f"MOORED {since}{risk}{_out(document)}"
     elif blocked and not stale:
-        where = f"blocked at {blocked}"
+        step = next(s for s in document["steps"] if s["name"] == blocked)
+        where = f"blocked at {blocked} for {age(now - (step['since'] or now))}"
     if stale:
         words = "AGENT NOT RUNNING, was " + words
     return f"{document.get('vm') or 'this VM'}  {words}  {where}".rstrip()

@@ -182,6 +182,7 @@ def test_the_cause_is_named_not_what_follows_from_it() -> None:
     assert status.document(snap)["blocked_at"] == "identity"
     assert "Fix:  vmoor admin" in text(snap)
     assert "Next try in 18s; no restart needed." in text(snap)
+    assert text(snap).splitlines()[0] == "i-0abc  NOT MOORED  blocked at identity for 1m30s"
 
 
 def test_a_failing_source_is_told_with_since_when_and_what_to_do() -> None:
