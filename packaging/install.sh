@@ -22,6 +22,7 @@ put 0644 "$units" packaging/systemd/*
 put 0644 /usr/lib/sysusers.d packaging/sysusers.d/*
 put 0644 /usr/lib/tmpfiles.d packaging/tmpfiles.d/*
 put 0644 /usr/lib/systemd/logind.conf.d packaging/logind.conf.d/*
+put 0644 /usr/lib/systemd/catalog packaging/catalog/*
 put 0644 /usr/share/polkit-1/rules.d packaging/polkit/*
 put 0644 /etc/needrestart/conf.d packaging/needrestart/*
 put 0755 /usr/libexec/vmoor packaging/libexec/*

@@ -20,7 +20,21 @@ except ImportError:  # not a dependency everywhere: without it the lines go to s
     _send = None
 
 IDENTIFIER = "vmoor"
-FIELDS = ("VMOOR_EVENT", "VMOOR_SERVICE")  # what `extra=` may add
+FIELDS = ("VMOOR_EVENT", "VMOOR_SERVICE", "VMOOR_ENTRY", "VMOOR_STEP")  # what `extra=` may add
+# VMOOR_EVENT → MESSAGE_ID, by which packaging/catalog explains it and others find it; never
+# changed, never used again. From `systemd-id128 new`.
+MESSAGE_IDS = {
+    "moored": "fff33221fcd4416988333abb67d7f2bd",
+    "unmoored": "67040bde6fb948a5aa68cbbf66ea5b6c",
+    "service.healthy": "b04d35c87b1b4a378065929325266382",
+    "service.unhealthy": "fd358330c3a3458ab56ec5d675183636",
+    "service.unknown": "9bdb091cc3ee4c54866569d422e3baf5",
+    "entry.in": "e8b4b3ddafcf4999aa7c715008b46c37",
+    "entry.out": "1699f1f782ea48839d0e7ff061e13597",
+    "step.failed": "42698e6bfb6f4317a93f56670a213f26",
+    "step.recovered": "b9f6c23319ae449eababa5dfc0b39039",
+    "security": "e92fd06a55d640b3a4bdaa1f249b86aa",
+}
 # syslog(3); everything louder than an error is for an operator's eyes at once.
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 DEBUG_PRIORITY = 7
@@ -52,6 +66,8 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         extra = {name: value for name in FIELDS if (value := getattr(record, name, None))}
+        if known := MESSAGE_IDS.get(extra.get("VMOOR_EVENT", "")):
+            extra["MESSAGE_ID"] = known
         # Without a journal the line is lost and its author lives on. Never Handler.handleError:
         # it prints the record's arguments.
         with suppress(OSError):

@@ -264,9 +264,11 @@ class Registration:
         healthy, message = step.word.healthy, step.word.message
         if healthy:
             self._entered[name] = self._clock.now()
-            log.info("Entry %s: into the mesh, %s", name, message)
+            fields = {"VMOOR_EVENT": "entry.in", "VMOOR_ENTRY": name}
+            log.info("Entry %s: into the mesh, %s", name, message, extra=fields)
         else:
-            log.warning("Entry %s: out of the mesh, %s", name, message)
+            fields = {"VMOOR_EVENT": "entry.out", "VMOOR_ENTRY": name}
+            log.warning("Entry %s: out of the mesh, %s", name, message, extra=fields)
         thing = self._known[name].thing
         if thing is not None:
             reason, wall = "ServiceIn" if healthy else "ServiceOut", self._clock.wall()

@@ -131,7 +131,9 @@ class Loop:
 
     def _settled(self, settled: Settled) -> None:
         if self._backoff.failures:
-            log.info("%s: recovered after %d failures", self.name, self._backoff.failures)
+            fields = {"VMOOR_EVENT": "step.recovered", "VMOOR_STEP": self.name}
+            failures = self._backoff.failures
+            log.info("%s: recovered after %d failures", self.name, failures, extra=fields)
         self._backoff = Backoff()
         self.bugs = 0
         if settled.wrong:
@@ -177,7 +179,9 @@ class Loop:
         self._told = now
         remedy = f" Remedy: {remedy}" if remedy else ""
         text = words[:1].upper() + words[1:]
-        log.log(level, "%s: %s%s.%s", self.name, text, then, remedy)
+        event = "security" if level == logging.CRITICAL else "step.failed"
+        fields = {"VMOOR_EVENT": event, "VMOOR_STEP": self.name}
+        log.log(level, "%s: %s%s.%s", self.name, text, then, remedy, extra=fields)
 
     def _post(
         self, state: str, words: str, remedy: str, delay: float, *, security: bool = False

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from vmoor.adapters.journal import JournalHandler, StderrHandler
+from vmoor.adapters.journal import MESSAGE_IDS, JournalHandler, StderrHandler
+from vmoor.model.health import Health
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 class Journal:
@@ -88,3 +93,25 @@ def test_each_line_on_stderr_has_its_priority(capsys: pytest.CaptureFixture[str]
     StderrHandler(prefixed=True).emit(record(logging.WARNING, "one\ntwo"))
     StderrHandler(prefixed=False).emit(record(logging.WARNING, "three"))
     assert capsys.readouterr().err == "<4>one\n<4>two\nthree\n"
+
+
+def test_each_event_has_its_id_and_its_entry_in_the_catalog() -> None:
+    """Whatever is told as an event has a fixed MESSAGE_ID that `journalctl -x` explains."""
+    source = "".join(path.read_text() for path in (PROJECT / "agent").rglob("*.py"))
+    event = r'(?:"VMOOR_EVENT": |\bevent = )f?"([^"]+)"(?: if .* else "(.+)")?'
+    found = re.findall(event, source)
+    told = {name for pair in found for name in pair if name}
+    told.remove("service.{verdict.health.value}")
+    told.update(f"service.{state.value}" for state in Health)
+    assert told == set(MESSAGE_IDS)
+    catalog = (PROJECT / "packaging/catalog/vmoor.catalog").read_text()
+    assert re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.MULTILINE) == list(MESSAGE_IDS.values())
+
+
+def test_an_event_is_sent_with_its_id() -> None:
+    """MESSAGE_ID goes along, for `journalctl MESSAGE_ID=`; other lines have none."""
+    journal = Journal()
+    JournalHandler(journal.send).emit(record(logging.INFO, "x", VMOOR_EVENT="moored"))
+    JournalHandler(journal.send).emit(record(logging.INFO, "x"))
+    assert journal.lines[0]["MESSAGE_ID"] == MESSAGE_IDS["moored"]
+    assert "MESSAGE_ID" not in journal.lines[1]
