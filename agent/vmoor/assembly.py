@@ -44,6 +44,7 @@ class Parts:
         self.credentials: Cell[Optional[Credentials]] = Cell(None)
         self.identity = Cell(IdentityState())
         self.discovered = Cell(Discovered())
+        self.address = Cell("")  # of the VM: the same as in `discovered`, which changes more often
         self.proxy = Cell(ProxyState())
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.lock, self.beat = Cell(Lock()), Cell(Beat())

@@ -74,8 +74,9 @@ class Mooring:
         }  # fmt: skip
         self._identity = self._make_identity()
         self._heartbeat = Heartbeat(
-            lock=parts.lock, beat=parts.beat, cluster=self._kube(), random=random.random, **shared
-        )
+            address=parts.address, lock=parts.lock, beat=parts.beat, cluster=self._kube(),
+            random=random.random, **shared,
+        )  # fmt: skip
         self._registration = self._make_registration(shared)
         self._lookout = self._make_lookout()
         self.loops = (
@@ -192,6 +193,7 @@ class Mooring:
             settings=parts.settings,
             credentials=parts.credentials,
             discovered=parts.discovered,
+            address=parts.address,
             sources={  # the configuration, then these: who comes first has the name
                 "systemd": self._found.systemd,
                 **self._others,
@@ -281,6 +283,7 @@ class Mooring:
         parts.credentials.rings(
             *(bell[n] for n in ("discovery", "proxy", "heartbeat", "registration", "observer"))
         )
+        parts.address.rings(bell["heartbeat"])
         parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])
         parts.proxy.rings(bell["health"], bell["registration"])
         parts.verdicts.rings(bell["registration"])

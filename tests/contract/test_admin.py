@@ -275,11 +275,11 @@ def test_another_namespace_is_closed(agent: Caller) -> None:
         "/api/v1/namespaces/shop/pods",
         "/apis/networking.istio.io/v1/namespaces/default/workloadentries",
         "/apis/networking.istio.io/v1/namespaces/shop/serviceentries",
-        "/apis/coordination.k8s.io/v1/namespaces/shop/leases",
+        "/apis/coordination.k8s.io/v1/namespaces/default/leases",
     ],
 )
 def test_nothing_else_is_readable(agent: Caller, path: str) -> None:
-    """Leases can be read by name only."""
+    """Leases and entries are, of its own namespace: whose an address is stands there."""
     assert agent("GET", path)[0] == 403
 
 

@@ -1,4 +1,4 @@
-"""One name is one VM: the lock on it, and what a boot finds of the boot before."""
+"""One name is one VM, and one address: the lock on them, and what a boot finds of the last."""
 
 from __future__ import annotations
 
@@ -68,6 +68,50 @@ def test_an_old_word_does_not_survive_a_power_cut(
     assert _holder(fleet, web) != old
     assert harness.uid(fleet.entry(web)) == entry
     client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+
+
+def test_a_second_vm_of_the_same_address_is_refused(
+    fleet: Fleet, client: Machine, web: Machine, second: Machine
+) -> None:
+    """It tells so and registers nothing; the first serves on, and restarts as it likes."""
+    with harness.kept(fleet, client, web):
+        entry = fleet.entry(web)
+        _start_at(fleet, second, web.address)
+        words = rf"cannot register under {web.address}: VM {web.name} \(.*\) lives"
+        harness.told(second, "heartbeat", words, remedy=r"vm\.address")
+        harness.beats(fleet, web, 2)
+        assert fleet.entry(second) is None
+        assert fleet.entry(web) == entry
+        assert fleet.get(client) == (200, web.name)
+    web.run("systemctl", "restart", "vmoor")
+    harness.wait_moored(web)
+    harness.told(second, "heartbeat", words)
+    assert fleet.entry(second) is None
+
+
+def test_the_address_is_taken_over_when_the_first_is_gone(
+    fleet: Fleet, client: Machine, web: Machine, second: Machine
+) -> None:
+    """The refused VM registers by itself after the first one's end, and the other way round."""
+    _start_at(fleet, second, web.address)
+    harness.told(second, "heartbeat", f"cannot register under {web.address}")
+    with harness.unharmed(second):
+        web.power_cut()
+        harness.wait_moored(second)
+    entry = fleet.entry(second)
+    assert entry is not None
+    assert entry["spec"]["address"] == web.address
+    web.boot()
+    harness.told(web, "heartbeat", rf"cannot register under {web.address}: VM {second.name} ")
+    assert not harness.healthy(fleet.entry(web))
+    with harness.unharmed(web):
+        second.run("systemctl", "stop", "vmoor")
+        harness.wait_moored(web)
+    client.wait(lambda: fleet.get(client) == (200, web.name), 20, "an answer", period=0.1)
+
+
+def _start_at(fleet: Fleet, second: Machine, address: str) -> None:
+    harness.cold_start(second, fleet.config(vm={"address": address}), fleet.secret_id())
 
 
 @pytest.mark.parametrize("cloned", [False, True], ids=["own machine-id", "cloned machine-id"])

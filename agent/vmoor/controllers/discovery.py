@@ -26,12 +26,13 @@ class Discovery:
     on each pass.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - cells and ports, each named
         self,
         *,
         settings: Cell[Optional[Settings]],
         credentials: Cell[Optional[Credentials]],
         discovered: Cell[Discovered],
+        address: Cell[str],
         sources: Mapping[str, Cell[Found]],
         host: Host,
         watch_units: Callable[[Sequence[str]], None],
@@ -40,6 +41,7 @@ class Discovery:
         self._settings = settings
         self._credentials = credentials
         self._discovered = discovered
+        self._own = address
         self._sources = sources
         self._host = host
         self._watch_units = watch_units
@@ -82,6 +84,7 @@ class Discovery:
         self._discovered.set(
             Discovered(found.services, address, locality, found.told, found.problems)
         )
+        self._own.set(address)
 
     def _address(self, settings: Settings) -> str:
         """What is known already while telling it takes the mesh facts and they are not here."""

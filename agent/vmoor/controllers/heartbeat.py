@@ -1,18 +1,19 @@
-"""Keeps the VM's Lease: the heartbeat, and the lock on the VM's name.
+"""Keeps the VM's Lease: the heartbeat, and the lock on the VM's name and address.
 
 It writes the Lease and nothing else, on a session of its own, so that nothing can delay a beat.
-What is decided is decided in `model.lease`.
+What is decided is decided in `model.lease` and `model.claim`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Optional
 
 from vmoor.config.settings import Settings
-from vmoor.errors import Conflict, Rejected
-from vmoor.model import lease
+from vmoor.errors import Conflict, Forbidden, Rejected
+from vmoor.model import claim, lease
 from vmoor.model.credential import Credentials
 from vmoor.model.entry import Object, Owner
 from vmoor.model.lease import Beat, Judgement, Lock, Seen, Verdict
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CALM_S = 30.0
 REMEDY = "stop the other machine, or give this one another vm.name"
+ADDRESS_REMEDY = "stop the other machine, or give this one its own address, by vm.address or DHCP"
 
 
 class Heartbeat:
@@ -35,6 +37,7 @@ class Heartbeat:
         *,
         settings: Cell[Optional[Settings]],
         credentials: Cell[Optional[Credentials]],
+        address: Cell[str],
         lock: Cell[Lock],
         beat: Cell[Beat],
         machine: Machine,
@@ -44,6 +47,7 @@ class Heartbeat:
     ) -> None:
         self._settings = settings
         self._credentials = credentials
+        self._address = address
         self._lock = lock
         self._beat = beat
         self._machine = machine
@@ -55,6 +59,8 @@ class Heartbeat:
         self._sent = ""  # renewTime of the last PUT, whatever became of it
         self._sent_at = 0.0
         self._in_phase = False
+        self._claimed = ""  # the address that our Lease carries, as claim.form
+        self._rivals: Mapping[str, Seen] = {}
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
@@ -64,12 +70,63 @@ class Heartbeat:
             return Settled("waiting for identity", CALM_S, waiting=True)
         owner = Owner(self._machine.name, settings.workload.service_account)
         self._tell_lapse()
+        settled = self._keep(owner)
+        lock, address = self._lock.get(), self._address.get()
+        if not lock.held or not address:
+            return settled
+        if (lock.address, self._claimed) == (address, claim.form(address)):
+            return settled
+        return self._claim(address, owner) or settled
+
+    def _keep(self, owner: Owner) -> Settled:
         if self._lease is None:
             return self._look(owner, alive=False)
         try:
             return self._write(self._lease, owner)
         except Conflict:
             return self._look(owner, alive=True)
+
+    def _claim(self, address: str, owner: Owner) -> Optional[Settled]:
+        """The lock's address, once no other VM that lives has it."""
+        blocked = None
+        if self._claimed != claim.form(address):
+            try:
+                blocked = self._contest(address, owner)
+            except Forbidden as e:  # manifests of an earlier version
+                log.warning("Another VM with our address would not be seen: %s: %s", e, e.remedy)
+                self._relabel(address, owner)
+        if blocked is None:
+            self._lock.set(replace(self._lock.get(), address=address))
+        return blocked
+
+    def _contest(self, address: str, owner: Owner) -> Optional[Settled]:
+        asked = self._clock.now()
+        others = self._listed(address)
+        judged = claim.judge(
+            others, machine=self._machine, seen=self._rivals, asked=asked, now=self._clock.now()
+        )
+        self._rivals = judged.seen
+        if judged.lives:
+            words = f"cannot register under {address}: {judged.words}"
+            raise Rejected(words, remedy=ADDRESS_REMEDY)
+        if judged.words:
+            return Settled(judged.words, judged.again, waiting=True)
+        self._relabel(address, owner)
+        if self._listed(address) == others:
+            return None
+        # Somebody claimed it in the same moment: both stand back, for another time each.
+        self._relabel("", owner)
+        return Settled(f"another VM wants {address} too", self._random(), waiting=True)
+
+    def _listed(self, address: str) -> Sequence[Object]:
+        found, _ = self._cluster.list(
+            Kind.LEASE, claim.selector(address), deadline=self._deadline()
+        )
+        return [each for each in found if not lease.held_by(each, self._machine)]
+
+    def _relabel(self, address: str, owner: Owner) -> None:
+        self._claimed = claim.form(address)
+        self._write(self._lease, owner)
 
     def last_beat(self, deadline: float) -> None:
         """Room for a restart or an upgrade, or for a leave to end within the lease."""
@@ -88,6 +145,7 @@ class Heartbeat:
         if lock.held and lapsed >= 0:
             words = "the lease has lapsed: no beat reached the API server in time"
             self._lock.set(Lock(words=words))
+            self._claimed = ""  # somebody else may have taken it meanwhile
 
     def _end_of_lease(self) -> float:
         beat = self._beat.get()
@@ -112,11 +170,16 @@ class Heartbeat:
         if judged.verdict in (Verdict.CREATE, Verdict.BEAT):
             if judged.confirms:
                 self._beat.set(Beat(at=self._sent_at))
+            if found is not None and lease.held_by(found, self._machine):
+                # A restart of the agent is no reason to ask whether the address is still ours.
+                self._claimed = claim.carried(found)
+            elif not self._lock.get().held:
+                self._claimed = ""
             return self._write(found, owner)
         return self._stand_back(judged, found)
 
     def _stand_back(self, judged: Judgement, found: Optional[Object]) -> Settled:
-        holder = str(((found or {}).get("spec") or {}).get("holderIdentity") or "")
+        holder = lease.holder_of(found or {})
         rebooted = lease.same_machine(holder, self._machine)
         refused = judged.verdict is Verdict.REFUSE
         # The words of a watch count seconds: the lock's must not, or each look would ring.
@@ -139,14 +202,15 @@ class Heartbeat:
         self._beat.set(Beat(at=self._sent_at))
         if not self._lock.get().held:
             log.info("Holding the lease %s", lease.lease_name(self._machine.name))
-        self._lock.set(Lock(held=True, words="held"))
+        self._lock.set(Lock(held=True, words="held", address=self._lock.get().address))
         return Settled("beating", self._until_next())
 
     def _body(self, old: Optional[Object], owner: Owner, duration: float) -> Object:
         self._sent = lease.micro_time(self._clock.wall())
-        return lease.body(
+        body = lease.body(
             old, machine=self._machine, owner=owner, duration=duration, renewed=self._sent
         )
+        return claim.carrying(body, self._claimed)
 
     def _deadline(self) -> float:
         beat = self._beat.get()

@@ -117,6 +117,8 @@ class Registration:
                 self._exclude_former(place, found)
             again = LAPSED_S if lock.held else CALM_S
             return Settled(f"waiting for the lease: {lock.words}", again, waiting=True)
+        if lock.address != found.address:
+            return Settled(f"waiting for the address {found.address}", CALM_S, waiting=True)
         return self._converge(place, found)
 
     def _place(self, settings: Settings, credentials: Credentials, found: Discovered) -> Place:

@@ -56,6 +56,10 @@ def metadata(thing: Object) -> Mapping[str, Any]:
     return _map(thing.get("metadata"))
 
 
+def labels(thing: Object) -> Mapping[str, str]:
+    return _map(metadata(thing).get("labels"))
+
+
 def name(thing: Object) -> str:
     return str(metadata(thing).get("name", ""))
 

@@ -36,6 +36,7 @@ class Lock:
     refused: bool = False  # someone lives under our name
     words: str = "no lease yet"
     rebooted: bool = False  # not held yet, and the holder is an earlier boot of this machine
+    address: str = ""  # under which it may register, model/claim.py; "" = none yet
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def judge(  # noqa: PLR0913 - every input of the decision by name
     if lease is None:
         return Judgement(Verdict.CREATE)
     spec = lease.get("spec") or {}
-    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+    holder, renewed = holder_of(lease), str(spec.get("renewTime") or "")
     if holder == machine.holder:
         return Judgement(Verdict.BEAT, confirms=bool(sent) and renewed == sent)
     if not owner.owns(lease):
@@ -133,13 +134,18 @@ def _foreign(seen: Seen, duration: float, now: float) -> Judgement:
     return Judgement(Verdict.WATCH, seen, min(LOOK_S, left), words)
 
 
+def holder_of(lease: Object) -> str:
+    """Nobody, "", when a leave could not delete it."""
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
 def same_machine(holder: str, machine: Machine) -> bool:
     """Whether that holder is this machine, before or after a reboot."""
     return bool(machine.machine_hash) and holder.split("/", 1)[0] == machine.machine_hash
 
 
 def held_by(lease: Object, machine: Machine) -> bool:
-    return bool((lease.get("spec") or {}).get("holderIdentity") == machine.holder)
+    return holder_of(lease) == machine.holder
 
 
 def believed(duration: Any) -> float:

@@ -51,7 +51,8 @@ def _rule(group: str, resource: str, *verbs: str) -> Manifest:
 
 
 AGENT = [
-    _rule("coordination.k8s.io", "leases", "get", "create", "update", "delete"),
+    _rule("coordination.k8s.io", "leases",
+          "get", "list", "create", "update", "delete"),
     _rule("networking.istio.io", "workloadentries",
           "get", "list", "watch", "create", "patch", "delete"),
     _rule("networking.istio.io", "workloadentries/status", "patch"),

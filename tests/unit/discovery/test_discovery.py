@@ -50,11 +50,13 @@ class World:
         self.settings: Cell[Optional[Settings]] = Cell(settings)
         self.credentials: Cell[Optional[Credentials]] = Cell(None)
         self.discovered = Cell(Discovered())
+        self.address = Cell("")
         self.consul = Cell(Found())
         self._controller = discovery.Discovery(
             settings=self.settings,
             credentials=self.credentials,
             discovered=self.discovered,
+            address=self.address,
             sources={"consul": self.consul},
             host=self,
             watch_units=self._watch,

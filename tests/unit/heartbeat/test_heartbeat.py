@@ -123,7 +123,7 @@ def test_entry_writes_end_with_the_lease() -> None:
 def test_the_lease_counts_from_when_the_beat_was_sent() -> None:
     """A slow answer does not prolong what the server was told."""
     cluster = FakeCluster()
-    vm = Vm(cluster)
+    vm = Vm(cluster, address="")
     cluster.before = lambda verb, _: vm.clock.pass_by(4) if verb == "create" else None
     vm.beat_once()
     assert vm.clock.now() - vm.beat.get().at == pytest.approx(4)
@@ -141,8 +141,11 @@ def test_a_living_namesake_is_refused() -> None:
         second.beat_once()
     assert "vm.name" in caught.value.remedy
     assert second.lock.get().refused
-    assert {verb for verb, _ in cluster.calls} == {"get", "create", "replace"}
     assert spec(cluster)["holderIdentity"] == "m1/b1"
+    cluster.calls.clear()
+    with pytest.raises(Rejected):
+        second.beat_once()
+    assert cluster.calls == [("get", NAME)]
 
 
 def test_a_dead_namesake_is_succeeded() -> None:

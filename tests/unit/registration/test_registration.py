@@ -411,10 +411,12 @@ def test_a_lost_answer_is_found_by_the_next_pass() -> None:
 
 
 def test_a_moved_vm_moves_its_entries() -> None:
-    """A new address is an update of the same entry."""
+    """A new address is an update of the same entry, once nobody else has it."""
     cluster, vm = moored()
     vm.address = "10.0.0.7"
     vm.serve(service("web"))
+    assert vm.register().waiting
+    vm.beat_once()
     vm.register()
     thing = cluster.there(Kind.ENTRY, WEB)
     assert thing is not None

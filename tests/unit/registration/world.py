@@ -110,6 +110,7 @@ class Vm:
         self.settings: Cell[Optional[Settings]] = Cell(settings())
         self.credentials: Cell[Optional[Credentials]] = Cell(credentials())
         self.discovered = Cell(Discovered((service("web"),), address, "eu/a"))
+        self.own_address = Cell(address)
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.proxy_state = Cell(ProxyState(live=True, invocation_id="i1"))
         self.lock, self.beat = Cell(Lock()), Cell(Beat())
@@ -121,6 +122,7 @@ class Vm:
         self.heartbeat = Heartbeat(
             settings=self.settings,
             credentials=self.credentials,
+            address=self.own_address,
             lock=self.lock,
             beat=self.beat,
             clock=self.clock,
@@ -167,6 +169,7 @@ class Vm:
 
     def serve(self, *services: Service) -> None:
         self.discovered.set(Discovered(services, self.address, "eu/a"))
+        self.own_address.set(self.address)
 
     def judge(self, **healthy: Optional[bool]) -> None:
         """Names of services to True, False, or None for unknown."""
