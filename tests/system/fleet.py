@@ -78,10 +78,21 @@ class Fleet:
         )
         self.owner.run("sh", "-c", mesh_setup.documented())
         self.publish()
-        self.owner.sh(
-            f"vmoor admin service-entry --namespace {self.namespace} --service {SERVICE}"
-            f" --host {self.host} --port 80:http --vip {self.vip} | kubectl apply -f -"
+        self._serve({SERVICE: self.vip})
+
+    def announce(self, *services: str) -> dict[str, str]:
+        """A ServiceEntry for each, named SERVICE.NAMESPACE.mesh; their virtual addresses."""
+        vips = {name: f"240.240.1.{next(_NUMBERS)}" for name in services}
+        self._serve(vips)
+        return vips
+
+    def _serve(self, vips: Mapping[str, str]) -> None:
+        commands = "; echo ---; ".join(
+            f"vmoor admin service-entry --namespace {self.namespace} --service {name}"
+            f" --host {name}.{self.name}.mesh --port 80:http --vip {vip}"
+            for name, vip in vips.items()
         )
+        self.owner.sh(f"({commands}) | kubectl apply -f -")
 
     def publish(self, *options: str) -> str:
         return self.owner.run(
@@ -191,6 +202,12 @@ class Fleet:
     def in_mesh(self, client: Machine, vm: Machine) -> bool:
         """Whether the client's Envoy would send requests to this VM now."""
         return f"{vm.address}:{PORT}" in client.endpoints(self.cluster)
+
+    def ports(self, client: Machine, vm: Machine, service: str = "") -> set[int]:
+        """Where on this VM the client's Envoy would reach this service, or any of the fleet."""
+        cluster = f"|{service}.{self.name}.mesh" if service else f".{self.name}.mesh"
+        found = (each.rpartition(":") for each in client.endpoints(cluster))
+        return {int(port) for address, _, port in found if address == vm.address}
 
     def get(self, client: Machine) -> tuple[int, str]:
         """Status and body of the client's plain `curl http://web.NAMESPACE.mesh/`; 0 = none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from typing import Optional
 
 import requests
@@ -21,6 +22,7 @@ class History:
     def __init__(self, fleet: Fleet, vm: Machine, service: str = SERVICE) -> None:
         name = f"{service}.{vm.name}"
         self._seen: list[Optional[Document]] = []
+        self.writes: list[float] = []  # time.monotonic() of all, the first is from before
         # Not closed: that would wait for the next event, which the thread is reading.
         what = f"workloadentries?watch=1&timeoutSeconds={LASTS_S}&fieldSelector=metadata.name%3D"
         watch = fleet.api.get("networking.istio.io", what + name, stream=True, timeout=LASTS_S)
@@ -36,6 +38,7 @@ class History:
         with contextlib.suppress(requests.RequestException):  # the rig may end first
             for line in watch.iter_lines(chunk_size=1):
                 event = json.loads(line)
+                self.writes.append(time.monotonic())
                 self._seen.append(None if event["type"] == "DELETED" else event["object"])
 
 
