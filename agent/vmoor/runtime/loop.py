@@ -65,8 +65,9 @@ class Loop:
 
     `refused` is told about an Unauthenticated error, so that identity drops that credential, and
     `distrusted` is called on an Untrusted one, so that it looks for a newer CA.
-    A `detached` loop's pass may block for minutes (a watch) and changes nothing outside: it is
-    never called stuck, and nobody waits for its end. `longest` bounds the back-off, in seconds.
+    A `detached` loop's pass may block for minutes (a watch, a command) and changes nothing but our
+    own notes: it is never called stuck, and nobody waits for its end. `longest` bounds the
+    back-off, in seconds.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a loop, each named
