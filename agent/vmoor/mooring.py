@@ -200,6 +200,7 @@ class Mooring:
                 "sockets": self._found.sockets,
             },
             host=parts.host,
+            vm=self._machine.name,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
             watch_processes=self._processes.watch,
         )

@@ -180,6 +180,10 @@ class Host(Protocol):
         """The address that this VM has for the peer, HOST:PORT."""
         ...
 
+    def instance_id(self) -> str:
+        """The cloud's, "" when cloud-init does not tell one."""
+        ...
+
     def locality(self) -> str:
         """region/zone as cloud-init tells it, "" when it does not."""
         ...

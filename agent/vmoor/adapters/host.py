@@ -62,6 +62,10 @@ class LocalHost:
             remedy="add the line  vm: {name: web-1}  (a name of its own for each VM)",
         )
 
+    def instance_id(self) -> str:
+        told = str(self._cloud().get("instance_id") or "")
+        return "" if told in GENERIC_NAMES else told
+
     def locality(self) -> str:
         cloud = self._cloud()
         parts = [str(cloud.get(key) or "") for key in ("region", "availability_zone")]

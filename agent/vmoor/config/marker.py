@@ -107,9 +107,9 @@ def _take(given: dict[str, Any], word: str) -> None:
     elif key == "weight":
         given["weight"] = _number(value)
     elif kind == "label" and dot:
-        refusal = labels.refusal(name, value)
+        refusal = labels.template_refusal(name, value)
         if refusal:
-            raise _Wrong(f"label {quoted(name)} {refusal}")
+            raise _Wrong(f"label {quoted(name)}: {refusal}")
         given["labels"][name] = value
     else:
         raise _Wrong(f"'{quoted(word)}' is not known, known: {_KNOWN}")

@@ -27,7 +27,7 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _mesh(document.get("mesh"))
     yield from _vm(document.get("vm", {}))
     yield from _labels(("vm", "labels"), document.get("vm", {}))
-    yield from _labels(("workload", "labels"), document.get("workload", {}))
+    yield from _common_labels(("workload", "labels"), document.get("workload", {}))
     yield from _consul(document.get("sources", {}).get("consul", {}))
     yield from _exec(document.get("sources", {}).get("exec", {}))
     services = document.get("services", {})
@@ -160,7 +160,19 @@ def _cidr(at: Where, text: str) -> Iterator[Finding]:
 
 def _labels(at: Where, holder: Mapping[str, Any]) -> Iterator[Finding]:
     for key, value in holder.get("labels", {}).items():
+        words = labels.template_refusal(key, value)
+        if words:
+            yield _finding((*at, key), words)
+
+
+def _common_labels(at: Where, holder: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, value in holder.get("labels", {}).items():
         words = labels.refusal(key, value)
+        if labels.variables(value) & labels.VARIABLES.keys():
+            words = (
+                f"{shown(value)} would differ between the VMs of the workload, which its policies "
+                "may not; variables are for the labels of services and of vm"
+            )
         if words:
             yield _finding((*at, key), words)
 

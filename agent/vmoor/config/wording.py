@@ -174,13 +174,26 @@ def _wrong(error: Any, text: str) -> str:
     wanted = schema.get("type", "")
     if isinstance(value, str) and _would_be(wanted, value):
         return f"{seen} is text, not {says}: remove the quotes"
-    if wanted == "string" and isinstance(value, (bool, int, float)):
-        if "x-unit" in schema:
-            return f"{seen} is not {says}, write {text}{schema['x-unit']}"
-        kind = "true or false" if isinstance(value, bool) else "a number"
-        return f'{seen} is {kind}, not {says}: write it in quotes, "{text}"'
+    if wanted == "string" and "x-unit" in schema and isinstance(value, (int, float)):
+        return f"{seen} is not {says}, write {text}{schema['x-unit']}"
+    if wanted == "string" and _lacks_quotes(value):
+        if isinstance(value, dict):
+            seen = text = f"{{{next(iter(value))}}}"
+        return f'{seen} is {_kind(value)}, not {says}: write it in quotes, "{text}"'
     near = nearest(value, schema.get("enum", ())) if isinstance(value, str) else ""
     return f"{seen} is not known, did you mean '{near}'?" if near else f"{seen} is not {says}"
+
+
+def _lacks_quotes(value: Any) -> bool:
+    """Also {zone}, which YAML takes for a mapping without a value."""
+    braced = isinstance(value, dict) and list(value.values()) == [None]
+    return braced or isinstance(value, (bool, int, float))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "a mapping" if isinstance(value, dict) else "a number"
 
 
 def _would_be(wanted: str, text: str) -> bool:

@@ -130,7 +130,7 @@ class Registration:
             address=found.address,
             network=settings.mesh.network or credentials.facts.istio.network,
             locality=found.locality,
-            labels=settings.vm.labels,
+            labels=found.labels,
         )
 
     def _converge(self, place: Place, found: Discovered) -> Settled:

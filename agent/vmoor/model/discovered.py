@@ -28,6 +28,7 @@ class Discovered:
     locality: str = ""  # region/zone/subzone
     told: Mapping[str, Probe] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the VM
 
 
 CONFLICT = "rename one of the two, or take it out of its source"

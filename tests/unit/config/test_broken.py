@@ -368,6 +368,20 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "such as example.com/tier",
         ],
     ),
+    "variables of labels": (
+        "services:\n  web:\n    labels:\n      near: 'x-{zome}'\n      far: '{q}'\n      open: 'x-{zone'\n"
+        "      dash: '-{zone}'\n      bare: {zone}\nvm: {labels: {ok: '{vm}.{subzone}', no: '{Zone}'}}\n"
+        "workload: {labels: {all: 'in-{zone}'}}\n",
+        [
+            "20.yaml:4: services.web.labels.near: there is no variable {zome}, did you mean {zone}?",
+            "20.yaml:5: services.web.labels.far: there is no variable {q}, there are {vm}, {instance_id}, {region}, {zone} and {subzone}",
+            f"20.yaml:6: services.web.labels.open: 'x-{{zone' is not a label's value: {LABEL}",
+            f"20.yaml:7: services.web.labels.dash: '-{{zone}}' is not a label's value: {LABEL}",
+            '20.yaml:8: services.web.labels.bare: {zone} is a mapping, not text: write it in quotes, "{zone}"',
+            "20.yaml:9: vm.labels.no: there is no variable {Zone}, did you mean {zone}?",
+            "20.yaml:10: workload.labels.all: 'in-{zone}' would differ between the VMs of the workload, which its policies may not; variables are for the labels of services and of vm",
+        ],
+    ),
     "Vault without TLS": (
         "vault:\n  address: http://vault.example:8200\n",
         [

@@ -45,6 +45,7 @@ class World:
         self.routes = {"198.18.0.1:15012": "198.18.0.11"}
         self.interfaces = {"eth1": "10.0.0.5"}
         self.region = "eu-west-1/eu-west-1a"
+        self.instance = "i-0abc"
         self.watched: Sequence[str] = ()
         self.pid_files: Sequence[str] = ()
         self.settings: Cell[Optional[Settings]] = Cell(settings)
@@ -59,6 +60,7 @@ class World:
             address=self.address,
             sources={"consul": self.consul},
             host=self,
+            vm="web-1",
             watch_units=self._watch,
             watch_processes=self._watch_processes,
         )
@@ -82,6 +84,9 @@ class World:
         if peer not in self.routes:
             raise LocalFault(f"cannot tell this VM's address: no route to istiod at {peer}")
         return self.routes[peer]
+
+    def instance_id(self) -> str:
+        return self.instance
 
     def locality(self) -> str:
         return self.region
@@ -214,3 +219,71 @@ def test_a_problem_of_a_source_is_told_with_its_remedy() -> None:
     world.consul.set(Found(problems=("api has no port",), remedy="declare one"))
     assert world.look() == Settled("api has no port", 300.0, wrong=True, remedy="declare one")
     assert world.discovered.get().services == (WEB,)
+
+
+def labelled(**labels: str) -> Settings:
+    vm = VmSettings(address="192.0.2.7", labels={"rack": "{vm}"})
+    return replace(SETTINGS, vm=vm, services=(replace(WEB, labels=labels),))
+
+
+def test_labels_are_filled_in_for_this_vm() -> None:
+    """Each variable, several in one value, in the services' labels and in the VM's own."""
+    world = World(labelled(all="{vm}.{instance_id}.{region}.{zone}", tier="front"))
+    world.look()
+    found = world.discovered.get()
+    assert found.labels == {"rack": "web-1"}
+    assert found.services[0].labels == {
+        "all": "web-1.i-0abc.eu-west-1.eu-west-1a",
+        "tier": "front",
+    }
+
+
+def test_labels_follow_the_configured_locality() -> None:
+    """As the entry's own locality does, with the subzone that only the configuration knows."""
+    settings = labelled(at="{region}-{zone}-{subzone}")
+    world = World(replace(settings, vm=replace(settings.vm, locality="eu/a/r7")))
+    world.look()
+    assert world.discovered.get().services[0].labels == {"at": "eu-a-r7"}
+
+
+def test_labels_of_other_sources_are_filled_in() -> None:
+    """A unit's marker may have variables, too."""
+    world = World(labelled())
+    api = Service("api", {"http": 9090}, (), labels={"zone": "{zone}"}, source="systemd")
+    world.consul.set(Found((api,)))
+    world.look()
+    assert world.discovered.get().services[0].labels == {"zone": "eu-west-1a"}
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "remedy"),
+    [
+        ("{zone}", "there is no {zone} here", "set vm.locality"),
+        ("{instance_id}", "there is no {instance_id} here", "write {vm}: cloud-init tells none"),
+        ("{vm}" * 13, "is not a label's value: at most 63", "write something else than {vm}{vm}"),
+    ],
+)
+def test_a_label_that_cannot_be_is_left_out_and_told(value: str, words: str, remedy: str) -> None:
+    """On a VM without a cloud the service stays in the mesh, with its other labels."""
+    world = World(labelled(bad=value, tier="front"))
+    world.region = world.instance = ""
+    told = world.look()
+    assert told.wrong
+    assert told.words.startswith("service web: label bad is left out, ")
+    assert words in told.words
+    assert told.remedy.startswith(remedy)
+    found = world.discovered.get()
+    assert found.address == "192.0.2.7"
+    assert found.services[0].labels == {"tier": "front"}
+
+
+def test_labels_without_variables_ask_nothing_of_the_cloud() -> None:
+    """Half-written instance data is no trouble for those who do not need it."""
+    world = World(labelled(tier="front", at="{vm}"))
+    world.instance_id = _unreadable  # type: ignore[method-assign]
+    world.look()
+    assert world.discovered.get().services[0].labels == {"tier": "front", "at": "web-1"}
+
+
+def _unreadable() -> str:
+    raise LocalFault("cannot read instance data")

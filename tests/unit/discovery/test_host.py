@@ -96,6 +96,15 @@ def test_locality(tmp_path: Path, v1: Optional[Mapping[str, Any]], locality: str
 
 
 @pytest.mark.parametrize(
+    ("v1", "told"),
+    [(AWS, "i-0abc"), ({"instance_id": "iid-datasource-none"}, ""), ({}, ""), (None, "")],
+)
+def test_the_instance_id(tmp_path: Path, v1: Optional[Mapping[str, Any]], told: str) -> None:
+    """The cloud's; what cloud-init says where there is no cloud is none."""
+    assert vm(tmp_path, v1).instance_id() == told
+
+
+@pytest.mark.parametrize(
     ("content", "why"),
     [(b"{", "not JSON"), (b"\xff", "not JSON"), (b" " * (1 << 20) + b"{}", "larger than 1 MiB")],
 )

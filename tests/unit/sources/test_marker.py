@@ -75,6 +75,7 @@ def test_several_lines_add_and_an_empty_one_takes_all_before() -> None:
         ("X-Vmoor-Service=web 8080", "'8080' is not KEY=VALUE"),
         ("X-Vmoor-Service=web port=80 http=healthz", "'http=healthz' is not known"),
         ("X-Vmoor-Service=web port=80 label.vmoor.io/vm=x", "is vmoor's own label"),
+        ("X-Vmoor-Service=web port=80 label.a={zon}", "label a: there is no variable {zon}"),
         ("X-Vmoor-Service=web port.a=80 port.b=81 http=/", "port.http=N"),
     ],
 )
