@@ -176,6 +176,10 @@ class Host(Protocol):
         """The first address of this VM within the block."""
         ...
 
+    def public_address(self) -> str:
+        """The address that the cloud translates to this VM's own, as cloud-init tells it."""
+        ...
+
     def route_address(self, peer: str) -> str:
         """The address that this VM has for the peer, HOST:PORT."""
         ...

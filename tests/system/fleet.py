@@ -164,9 +164,11 @@ class Fleet:
         *options: str,
         drop_in: Optional[Mapping[str, Any]] = None,
         user_data: str = "",
+        meta_data: Optional[Mapping[str, str]] = None,
         secret_id: str = "wrapped",
     ) -> Machine:
-        """A VM that has not booted yet; `options` are more of `vmoor admin user-data`'s.
+        """A VM that has not booted yet; `options` are more of `vmoor admin user-data`'s,
+        `meta_data` more of what its cloud tells it.
 
         `secret_id`: wrapped, plain or none, or what comes by instance metadata as it is.
         """
@@ -181,7 +183,7 @@ class Fleet:
         high, low = divmod(next(_ADDRESSES), 200)
         return self.stage.vm(
             name, f"198.18.{10 + high}.{10 + low}", user_data=text,
-            meta_data={"instance-id": name, **made},
+            meta_data={"instance-id": name, **made, **(meta_data or {})},
         )  # fmt: skip
 
     def forget(self, vm: Machine) -> None:

@@ -79,3 +79,13 @@ def _move(fleet: Fleet, client: Machine, web: Machine, old: str, new: str) -> No
     entry = fleet.entry(web, SERVICE)
     assert entry is not None
     assert entry["spec"]["address"] == new
+
+
+def test_a_vm_with_ipv6_only_is_told(fleet: Fleet, client: Machine, web: Machine) -> None:
+    """It says that the mesh needs IPv4 and moors again by itself once it has it."""
+    web.sh(f"ip -6 address add fd00::7/64 dev eth0; ip address del {web.address}/16 dev eth0")
+    words = "it has no IPv4 address, and the mesh reaches VMs by IPv4 only"
+    harness.told(web, "discovery", words, remedy="ip -4 address")
+    web.sh(f"ip address add {web.address}/16 dev eth0; ip route replace default via 198.18.0.1")
+    harness.wait_moored(web)
+    client.wait(lambda: fleet.get(client)[0] == 200, PATIENCE, "an answer")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vmoor.errors import LocalFault, Misconfigured, quoted
+from vmoor.model import cloud
 from vmoor.model.machine import GENERIC_NAMES, Machine
 from vmoor.model.service import DNS_LABEL
 
@@ -24,6 +25,7 @@ HASH_CHARS = 16  # 64 bits: told apart are clones of one image
 _SIOCGIFCONF = 0x8912  # linux/sockios.h
 _IFREQ = 40 if struct.calcsize("P") == 8 else 32  # bytes of struct ifreq  # noqa: PLR2004
 _ADDRESSES = 256
+_IPV4_ONLY = "and the mesh reaches VMs by IPv4 only"
 
 
 class LocalHost:
@@ -91,19 +93,32 @@ class LocalHost:
             remedy="mend vm.cidr, see `ip -4 address`",
         )
 
+    def public_address(self) -> str:
+        told = cloud.public_address(self._instance_data())
+        try:
+            address = ipaddress.IPv4Address(told)
+        except ValueError as e:
+            words = f"{quoted(told)}, which is no IPv4 address" if told else "none"
+            raise LocalFault(
+                f"cannot tell this VM's public address: cloud-init tells {words}",
+                remedy="set vm.address to it, or remove the line; see `cloud-init query ds`",
+            ) from e
+        return str(address)
+
     def route_address(self, peer: str) -> str:
         """Asks the routing table only: connecting a datagram socket sends nothing."""
         host, _, port = peer.rpartition(":")
+        if host.startswith("["):
+            raise LocalFault(
+                f"cannot tell this VM's address: istiod's is {quoted(peer)}, {_IPV4_ONLY}",
+                remedy="publish istiod's IPv4 address, or set vm.address",
+            )
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 probe.connect((host, int(port)))
                 address = str(probe.getsockname()[0])
         except (OSError, ValueError) as e:
-            why = e.strerror if isinstance(e, OSError) else "it is not HOST:PORT"
-            raise LocalFault(
-                f"cannot tell this VM's address: no route to istiod at {quoted(peer)}: {why}",
-                remedy="mend the route, or set vm.address",
-            ) from e
+            raise _unreachable(peer, e) from e
         if ipaddress.ip_address(address).is_loopback:
             raise LocalFault(
                 f"cannot tell this VM's address: istiod at {quoted(peer)} is on loopback",
@@ -122,7 +137,12 @@ class LocalHost:
         return text
 
     def _cloud(self) -> Mapping[str, Any]:
-        """`v1` of cloud-init's instance data; {} on a VM without cloud-init."""
+        """What cloud-init says of every cloud alike."""
+        v1 = self._instance_data().get("v1")
+        return v1 if isinstance(v1, dict) else {}
+
+    def _instance_data(self) -> Mapping[str, Any]:
+        """{} on a VM without cloud-init."""
         path = self._root / INSTANCE_DATA
         try:
             with path.open("rb") as file:
@@ -137,8 +157,20 @@ class LocalHost:
             data = json.loads(content)
         except ValueError as e:
             raise LocalFault(f"cannot use /{INSTANCE_DATA}: not JSON") from e
-        v1 = data.get("v1") if isinstance(data, dict) else None
-        return v1 if isinstance(v1, dict) else {}
+        return data if isinstance(data, dict) else {}
+
+
+def _unreachable(peer: str, error: Exception) -> LocalFault:
+    """Why there is no way to istiod."""
+    if all(address.is_loopback for _, address in _addresses()):
+        why, remedy = f"it has no IPv4 address, {_IPV4_ONLY}", "give it one, see `ip -4 address`"
+    else:
+        said = error.strerror if isinstance(error, OSError) else "it is not HOST:PORT"
+        why, remedy = (
+            f"no route to istiod at {quoted(peer)}: {said}",
+            "mend the route, or set vm.address",
+        )
+    return LocalFault(f"cannot tell this VM's address: {why}", remedy=remedy)
 
 
 def _addresses() -> list[tuple[str, ipaddress.IPv4Address]]:

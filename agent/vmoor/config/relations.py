@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from vmoor.config import build, facts, labels
 from vmoor.config.problems import Finding, Where, about, listed, shown
+from vmoor.config.settings import CLOUD_PUBLIC
 from vmoor.model.machine import GENERIC_NAMES
 from vmoor.model.service import PROXY_PORTS
 
@@ -132,7 +133,8 @@ def _vm(vm: Mapping[str, Any]) -> Iterator[Finding]:
         )
     if "cidr" in vm:
         yield from _cidr(("vm", "cidr"), vm["cidr"])
-    if "address" in vm:
+        yield from _ipv6(("vm", "cidr"), vm["cidr"])
+    if vm.get("address", CLOUD_PUBLIC) != CLOUD_PUBLIC:
         yield from _address(("vm", "address"), vm["address"])
 
 
@@ -140,10 +142,19 @@ def _address(at: Where, text: str) -> Iterator[Finding]:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        yield _finding(at, f"{shown(text)} is not an IP address such as 10.0.1.17")
+        yield _finding(
+            at, f"{shown(text)} is neither an IP address such as 10.0.1.17 nor {CLOUD_PUBLIC}"
+        )
         return
+    yield from _ipv6(at, text)
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         yield _finding(at, f"{shown(text)} is no address at which others reach this VM")
+
+
+def _ipv6(at: Where, text: str) -> Iterator[Finding]:
+    """Envoy would listen on IPv4 only, and traffic by IPv6 is not captured."""
+    if ":" in text:
+        yield _finding(at, f"{shown(text)} is IPv6; the mesh reaches VMs by IPv4 only")
 
 
 def _cidr(at: Where, text: str) -> Iterator[Finding]:

@@ -47,14 +47,22 @@ class MeshSource:
         return self.kv_path.rsplit("/", 1)[-1] if self.kv_path else "inline"
 
 
+CLOUD_PUBLIC = "cloud-public"
+
+
 @dataclass(frozen=True)
 class VmSettings:
     name: str = ""  # "" = instance id, else hostname
-    address: str = ""  # "" = the address of the route to istiod
+    address: str = ""  # or CLOUD_PUBLIC; "" = the address of the route to istiod
     interface: str = ""
     cidr: str = ""
     locality: str = ""  # "" = cloud-init's region/zone
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fixed_address(self) -> str:
+        """The one that the configuration itself names."""
+        return "" if self.address == CLOUD_PUBLIC else self.address
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,10 @@ class Discovery:
     def _address(self, settings: Settings) -> str:
         """What is known already while telling it takes the mesh facts and they are not here."""
         vm = settings.vm
+        if vm.fixed_address:
+            return vm.fixed_address
         if vm.address:
-            return vm.address
+            return self._host.public_address()
         if vm.interface:
             return self._host.interface_address(vm.interface)
         if vm.cidr:

@@ -168,7 +168,7 @@ class Proxy:
         """
         old, now = self._running().get("address"), self._clock.now()
         address = self._discovered.get().address
-        if not old or old == address or settings.vm.address:
+        if not old or old == address or settings.vm.fixed_address:
             self._new_address = ("", 0.0)
             return False
         if self._new_address[0] != address:

@@ -346,10 +346,18 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a machine's address": (
         "vm:\n  address: 10.0.0.300\n  cidr: 10.0.0.1/8\n",
         [
-            "20.yaml:2: vm.address: '10.0.0.300' is not an IP address such as 10.0.1.17",
+            "20.yaml:2: vm.address: '10.0.0.300' is neither an IP address such as 10.0.1.17 nor cloud-public",
             "20.yaml:3: vm: has address and cidr; keep one of them",
             "20.yaml:3: vm.cidr: '10.0.0.1/8' is an address inside a network, write 10.0.0.0/8",
         ],
+    ),
+    "an address of IPv6": (
+        "vm: {address: 'fd00::7'}\n",
+        ["20.yaml:1: vm.address: 'fd00::7' is IPv6; the mesh reaches VMs by IPv4 only"],
+    ),
+    "a network of IPv6": (
+        "vm: {cidr: 'fd00::/8'}\ninterception: {exclude: {cidrs: ['fd00::/8']}}\n",
+        ["20.yaml:1: vm.cidr: 'fd00::/8' is IPv6; the mesh reaches VMs by IPv4 only"],
     ),
     "an address that nobody reaches": (
         "vm: {address: 127.0.0.1}\n",

@@ -80,6 +80,9 @@ class World:
     def cidr_address(self, cidr: str) -> str:
         return f"within {cidr}"
 
+    def public_address(self) -> str:
+        return "203.0.113.7"
+
     def route_address(self, peer: str) -> str:
         if peer not in self.routes:
             raise LocalFault(f"cannot tell this VM's address: no route to istiod at {peer}")
@@ -149,6 +152,7 @@ def test_an_address_outlives_what_it_was_told_by() -> None:
     ("vm", "address"),
     [
         (VmSettings(address="192.0.2.7"), "192.0.2.7"),
+        (VmSettings(address="cloud-public"), "203.0.113.7"),
         (VmSettings(interface="eth1"), "10.0.0.5"),
         (VmSettings(cidr="10.0.0.0/8"), "within 10.0.0.0/8"),
     ],

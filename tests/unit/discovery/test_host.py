@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from vmoor.adapters import host as host_adapter
 from vmoor.adapters.host import LocalHost
 from vmoor.errors import LocalFault, Misconfigured
 
@@ -102,6 +103,63 @@ def test_locality(tmp_path: Path, v1: Optional[Mapping[str, Any]], locality: str
 def test_the_instance_id(tmp_path: Path, v1: Optional[Mapping[str, Any]], told: str) -> None:
     """The cloud's; what cloud-init says where there is no cloud is none."""
     assert vm(tmp_path, v1).instance_id() == told
+
+
+AZURE = {"interface": [{"ipv4": {"ipAddress": [{"publicIpAddress": "203.0.113.7"}]}}]}
+
+
+@pytest.mark.parametrize(
+    "ds",
+    [
+        {"meta_data": {"public-ipv4": "203.0.113.7", "local-ipv4": "10.0.0.5"}},
+        {"meta_data": {}, "ec2_metadata": {"public-ipv4": "203.0.113.7"}},
+        {"meta_data": {"imds": {"network": AZURE}}},
+    ],
+    ids=["EC2", "OpenStack", "Azure"],
+)
+def test_the_public_address(tmp_path: Path, ds: Mapping[str, Any]) -> None:
+    """Where the datasources of cloud-init put it."""
+    assert of_cloud(tmp_path, ds).public_address() == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("ds", "words"),
+    [
+        ({"meta_data": {"local-ipv4": "10.0.0.5"}}, "cloud-init tells none"),
+        ({"meta_data": {"imds": {"network": {"interface": []}}}}, "cloud-init tells none"),
+        ({"meta_data": {"public-ipv4": ["203.0.113.7"]}}, "cloud-init tells none"),
+        (["meta_data"], "cloud-init tells none"),
+        ({"meta_data": {"public-ipv4": "2001:db8::7"}}, "2001:db8::7, which is no IPv4 address"),
+        ({"meta_data": {"public-ipv4": "a\nb"}}, "tells a b, which is no IPv4 address"),
+    ],
+)
+def test_no_public_address(tmp_path: Path, ds: object, words: str) -> None:
+    """A cloud that tells none, or something else: the key to set is told."""
+    with pytest.raises(LocalFault, match=words) as refused:
+        of_cloud(tmp_path, ds).public_address()
+    assert "set vm.address" in refused.value.remedy
+
+
+def of_cloud(root: Path, ds: object) -> LocalHost:
+    host = vm(root, AWS)
+    (root / "run/cloud-init/instance-data.json").write_text(json.dumps({"v1": AWS, "ds": ds}))
+    return host
+
+
+def test_istiod_by_ipv6_is_told() -> None:
+    """Before any attempt, with what to change."""
+    with pytest.raises(
+        LocalFault, match=r"istiod's is \[fd00::1\]:15012, and the mesh"
+    ) as refused:
+        LocalHost().route_address("[fd00::1]:15012")
+    assert "vm.address" in refused.value.remedy
+
+
+def test_a_vm_without_ipv4_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No route is the consequence; the cause is told."""
+    monkeypatch.setattr(host_adapter, "_addresses", list)
+    with pytest.raises(LocalFault, match="has no IPv4 address, and the mesh reaches VMs by IPv4"):
+        LocalHost().route_address("198.18.0.1:none")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings
+from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings, VmSettings
 from vmoor.controllers import proxy
 from vmoor.errors import LocalFault, Unavailable
 from vmoor.model.credential import Credential, Credentials
@@ -89,6 +90,7 @@ class World:
         self.systemd, self.disk, self.clock = Systemd(), Disk(), Clock()
         self.rendered: list[Mapping[str, Any]] = []
         self.absent: set[str] = set()
+        self.settings: Cell[Optional[Settings]] = Cell(SETTINGS)
         self.credentials: Cell[Optional[Credentials]] = Cell(credentials())
         self.state = Cell(ProxyState())
         self.discovered = Cell(Discovered(address="198.18.0.11"))
@@ -96,7 +98,7 @@ class World:
 
     def agent(self) -> proxy.Proxy:
         return proxy.Proxy(
-            settings=Cell(SETTINGS),
+            settings=self.settings,
             credentials=self.credentials,
             discovered=self.discovered,
             machine=Machine("vm-1", "hash", "boot"),
@@ -235,6 +237,23 @@ def test_another_address_restarts_the_proxy_once(world: World) -> None:
     world.controller.reconcile()
     world.agent().reconcile()
     assert world.systemd.calls[1:] == [f"restart {proxy.UNIT}"]
+
+
+@pytest.mark.parametrize(("address", "restarts"), [("198.18.0.11", 0), ("cloud-public", 1)])
+def test_only_an_address_that_was_found_out_restarts_the_proxy(
+    world: World, address: str, restarts: int
+) -> None:
+    """A changed line of the configuration waits for its administrator, the cloud's change not."""
+    world.settings.set(replace(SETTINGS, vm=VmSettings(address=address)))
+    world.controller.reconcile()
+    world.unit("active", "ready")
+    world.rules("i1")
+    world.controller.reconcile()
+    world.discovered.set(Discovered(address="198.18.0.12"))
+    world.controller.reconcile()
+    world.clock.seconds += proxy.SETTLED_S
+    world.controller.reconcile()
+    assert len(world.systemd.calls[1:]) == restarts
 
 
 def test_a_proxy_of_an_older_agent_is_left_alone(world: World) -> None:
