@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional
 
 from vmoor import __version__, errors, places
-from vmoor.adapters import children, journal, notify, singleton
+from vmoor.adapters import children, journal, notify, signals, singleton
 from vmoor.assembly import Parts
 from vmoor.runtime.supervisor import Pump
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_S = 3.0  # for the loops to end their pass; a leave has its own time after that
 LEAVE_S = 10.0  # of TimeoutStopSec=45s
 
@@ -37,7 +38,9 @@ class Daemon:
 
     def run(self) -> int:
         supervisor = self._parts.supervisor
-        supervisor.start(self._parts.loops(), [Pump("signals", self._heed(_wakeups()))])
+        supervisor.start(
+            self._parts.loops(), [Pump("signals", self._heed(signals.wakeups(*SIGNALS)))]
+        )
         notify.ready()
         # 0.15 s of libraries, loaded while the child process validates the configuration.
         from vmoor.mooring import Mooring  # noqa: PLC0415
@@ -83,16 +86,6 @@ class Daemon:
             else:
                 self._mooring.pause()
         return errors.EXIT_OK
-
-
-def _wakeups() -> int:
-    """A descriptor on which each caught signal is a byte, its number."""
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(read, True)
-    signal.set_wakeup_fd(write)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    return read
 
 
 def main(read: children.Reader) -> int:

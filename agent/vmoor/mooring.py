@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children, documents, listeners, markers, timed
+from vmoor.adapters import children, documents, kube, listeners, markers, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
@@ -153,7 +153,7 @@ class Mooring:
             log.warning("Cannot send the last beat: %s", e)
 
     def _kube(self) -> Kube:
-        return Kube(self._parts.credentials.get, self._workload)
+        return Kube(kube.of_agent(self._parts.credentials.get, self._workload))
 
     def _workload(self) -> Optional[Workload]:
         settings = self._parts.settings.get()

@@ -94,7 +94,11 @@ class Change:
 
 
 class Cluster(Protocol):
-    """The API server, with the API token, in the workload's namespace."""
+    """The API server, with the API token, in one namespace: at first the workload's."""
+
+    def within(self, namespace: str) -> Cluster:
+        """The same server over the same connections, elsewhere; "" = list and watch everywhere."""
+        ...
 
     def get(self, kind: Kind, name: str, *, deadline: float) -> Optional[Object]: ...
 

@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 
 import pytest
 from vmoor import errors
-from vmoor.adapters.kube import Kube
+from vmoor.adapters.kube import Kube, of_agent
 from vmoor.model import entry, lease, registration
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Place, Word
@@ -120,7 +120,7 @@ Side = Union[FakeSide, RealSide]
 
 def kube(rig: Rig, token: str, namespace: str, servers: Sequence[str] = ()) -> Kube:
     known = credentials(servers or [rig.kube.url], rig.kube.ca, token)
-    return Kube(lambda: known, lambda: Workload(namespace, "web", "web"))
+    return Kube(of_agent(lambda: known, lambda: Workload(namespace, "web", "web")))
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +214,18 @@ def test_a_lease_is_replaced_by_its_newest_version_only(side: Side) -> None:
     with pytest.raises(errors.Conflict):
         side.cluster.replace(Kind.LEASE, beat(first, WALL + 6), deadline=D)
     side.cluster.replace(Kind.LEASE, beat(second, WALL + 6), deadline=D)
+
+
+def test_a_beat_takes_marks_away(side: Side) -> None:
+    """A PUT without an annotation removes it: tombstones and confirmations end at a beat."""
+    first = side.cluster.create(Kind.LEASE, beat(), deadline=D)
+    side.merge(Kind.LEASE, "vmoor-vm1", {"metadata": {"annotations": {"vmoor.io/tombstone": "x"}}})
+    marked = side.cluster.get(Kind.LEASE, "vmoor-vm1", deadline=D)
+    assert marked is not None
+    assert marked["metadata"]["annotations"]["vmoor.io/tombstone"] == "x"
+    assert entry.version(first) != entry.version(marked)
+    after = side.cluster.replace(Kind.LEASE, beat(marked, WALL + 3), deadline=D)
+    assert "vmoor.io/tombstone" not in (after["metadata"].get("annotations") or {})
 
 
 def test_a_deleted_lease_is_a_conflict(side: Side) -> None:

@@ -15,6 +15,7 @@ from vmoor.ports import Change, Kind, Object
 
 MANAGER = "vmoor"
 WATCH_S = 600.0
+SERVERS_OWN = ("name", "namespace", "uid", "managedFields")  # of the metadata: no PUT changes it
 
 
 class FakeCluster:
@@ -33,6 +34,10 @@ class FakeCluster:
         self._uid = 0
 
     # -- port Cluster -------------------------------------------------------------------------
+
+    def within(self, namespace: str) -> FakeCluster:
+        """It has one namespace only, which is any."""
+        return self
 
     def get(self, kind: Kind, name: str, *, deadline: float) -> Optional[Object]:
         self._enter("get", name, deadline)
@@ -66,7 +71,8 @@ class FakeCluster:
         self._precondition(old, body["metadata"])
         assert old is not None
         thing = {**copy.deepcopy(dict(body)), "status": old.get("status")}
-        thing["metadata"] = {**old["metadata"], **copy.deepcopy(body["metadata"])}
+        kept = {k: old["metadata"][k] for k in SERVERS_OWN if k in old["metadata"]}
+        thing["metadata"] = {**copy.deepcopy(body["metadata"]), **kept}
         if thing["status"] is None:
             del thing["status"]
         return self._leave("replace", kind, name, thing, "MODIFIED")
@@ -189,7 +195,8 @@ class FakeCluster:
 
     def _fresh(self, name: str) -> dict[str, Any]:
         self._uid += 1
-        return {"metadata": {"name": name, "uid": f"uid-{self._uid}"}}
+        meta = {"name": name, "namespace": "shop", "uid": f"uid-{self._uid}"}
+        return {"metadata": meta}
 
     def _precondition(self, old: Optional[Mapping[str, Any]], meta: Mapping[str, Any]) -> None:
         if old is None:

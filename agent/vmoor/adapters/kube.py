@@ -1,4 +1,4 @@
-"""The API server over HTTP, for one namespace, with whatever token identity has now.
+"""The API server over HTTP, in one namespace or in all, with whatever token there is now.
 
 One object of this class is one connection: heartbeat, registration and the watch each have their
 own, so that none waits for the other. It judges nothing; it says what the server's refusal means.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Optional
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from vmoor import errors
 from vmoor.adapters import http
 from vmoor.model import entry
 from vmoor.model.credential import Credentials
+from vmoor.model.secret import Secret
 from vmoor.model.service import Workload
 from vmoor.ports import Change, Kind, Object
 
@@ -29,6 +30,45 @@ UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 TIMEOUT, CONFLICT, GONE, THROTTLED, BROKEN = 408, 409, 410, 429, 500
 AWAY = (502, 503, 504)  # worth asking another server of the list
 UNREACHED = "let this VM reach the API server, or mend kubernetes.server of the mesh facts"
+PAGE = 500  # objects of an answer to a list: 1 MB of entries, of http.BODY_LIMIT's 4
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which API server, as whom, and where. `remedy` is the command that grants the rights."""
+
+    servers: tuple[str, ...]
+    ca: str
+    token: Secret
+    namespace: str  # "" = all
+    account: str
+    remedy: str
+    ca_name: str = "kubernetes.ca of the mesh facts"
+    generation: int = 0  # of the token
+
+
+def of_agent(
+    credentials: Callable[[], Optional[Credentials]],
+    workload: Callable[[], Optional[Workload]],
+) -> Callable[[], Access]:
+    """None = not known yet."""
+
+    def access() -> Access:
+        known, kind = credentials(), workload()
+        if known is None or kind is None:
+            raise errors.Unavailable("cannot ask the API server: no token yet")
+        return Access(
+            known.facts.kubernetes.server,
+            known.facts.kubernetes.ca,
+            known.api.value,
+            kind.namespace,
+            f"{kind.service_account}-vmoor",
+            f"vmoor admin manifests --namespace {kind.namespace} "
+            f"--service-account {kind.service_account} | kubectl apply -f -",
+            generation=known.api.generation,
+        )
+
+    return access
 
 
 @dataclass(frozen=True)
@@ -37,30 +77,45 @@ class _Call:
 
     verb: str
     resource: str
-    namespace: str
     name: str
-    account: str
-    generation: int
+    access: Access
 
     def __str__(self) -> str:
         thing = f"{self.resource} {self.name}".strip()
-        return f"{self.verb} {thing} in namespace {self.namespace}"
+        return f"{self.verb} {thing} {self.where}"
+
+    @property
+    def where(self) -> str:
+        namespace = self.access.namespace
+        return f"in namespace {namespace}" if namespace else "in all namespaces"
+
+
+class _Line:
+    """The connections to one list of servers."""
+
+    def __init__(self) -> None:
+        self._reached: tuple[object, object] = ((), "")  # server list and CA of the session
+        self.servers = http.Servers(())
+        self.session = http.Session()
+        self.turn = 0  # which server of the list the watch asks
+
+    def reach(self, access: Access) -> None:
+        if self._reached != (access.servers, access.ca):
+            self._reached = (access.servers, access.ca)
+            self.session.close()
+            self.servers = http.Servers(access.servers)
+            self.session = http.Session(access.ca, access.ca_name)
 
 
 class Kube:
-    """Port Cluster. `workload` None or `credentials` None = not known yet."""
+    """Port Cluster. `access` raises Unavailable while nothing is known."""
 
-    def __init__(
-        self,
-        credentials: Callable[[], Optional[Credentials]],
-        workload: Callable[[], Optional[Workload]],
-    ) -> None:
-        self._credentials = credentials
-        self._workload = workload
-        self._reached: tuple[object, object] = ((), "")  # server list and CA of the session
-        self._servers = http.Servers(())
-        self._session = http.Session()
-        self._turn = 0  # which server of the list the watch asks
+    def __init__(self, access: Callable[[], Access], line: Optional[_Line] = None) -> None:
+        self._access = access
+        self._line = line or _Line()
+
+    def within(self, namespace: str) -> Kube:
+        return Kube(lambda: replace(self._access(), namespace=namespace), self._line)
 
     def get(self, kind: Kind, name: str, *, deadline: float) -> Optional[Object]:
         call, answer = self._ask("get", kind, name, deadline=deadline)
@@ -69,11 +124,17 @@ class Kube:
         return _object(call, answer)
 
     def list(self, kind: Kind, selector: str, *, deadline: float) -> tuple[Sequence[Object], str]:
-        query = {"labelSelector": selector}
-        call, answer = self._ask("list", kind, query=query, deadline=deadline)
-        listed = _object(call, answer)
-        # The items of a list say neither kind nor apiVersion.
-        return listed.get("items", []), entry.version(listed)
+        query = {"labelSelector": selector, "limit": str(PAGE)}
+        things: list[Object] = []
+        while True:
+            call, answer = self._ask("list", kind, query=query, deadline=deadline)
+            listed = _object(call, answer)
+            # The items of a list say neither kind nor apiVersion.
+            things += listed.get("items") or ()
+            more = entry.metadata(listed).get("continue")
+            if not more:
+                return things, entry.version(listed)
+            query["continue"] = str(more)
 
     def create(self, kind: Kind, body: Object, *, deadline: float) -> Object:
         query = {"fieldManager": entry.OWNER}
@@ -115,8 +176,8 @@ class Kube:
             _object(call, answer)
 
     def watch(self, kind: Kind, selector: str, resource_version: str) -> Iterator[Change]:
-        credentials, workload = self._known()
-        call = _call("watch", kind, "", credentials, workload)
+        access = self._known()
+        call = _call("watch", kind, "", access)
         seconds = random.randint(*WATCH_S)  # noqa: S311 - spreads the fleet, no secret
         query = {
             "watch": "true",
@@ -125,34 +186,27 @@ class Kube:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
         }
-        urls = self._servers.urls
-        url = urls[self._turn % len(urls)] + _path(kind, workload) + "?" + urlencode(query)
-        headers = _headers(credentials, "")
+        urls = self._line.servers.urls
+        url = urls[self._line.turn % len(urls)] + _path(kind, access) + "?" + urlencode(query)
+        headers = _headers(access, "")
         try:
-            for line in self._session.stream(
+            for line in self._line.session.stream(
                 "GET", url, headers=headers, deadline=OPEN_S, idle=SILENCE_S
             ):
                 yield _change(call, line)
         except http.NotOk as e:
             _refuse(call, e.answer.status, _status(e.answer), e.answer.retry_after)
         except errors.Unavailable:
-            self._turn += 1
+            self._line.turn += 1
             raise
 
     def close(self) -> None:
-        self._session.close()
+        self._line.session.close()
 
-    def _known(self) -> tuple[Credentials, Workload]:
-        credentials, workload = self._credentials(), self._workload()
-        if credentials is None or workload is None:
-            raise errors.Unavailable("cannot ask the API server: no token yet")
-        facts = credentials.facts.kubernetes
-        if self._reached != (facts.server, facts.ca):
-            self._reached = (facts.server, facts.ca)
-            self._session.close()
-            self._servers = http.Servers(facts.server)
-            self._session = http.Session(facts.ca, "kubernetes.ca of the mesh facts")
-        return credentials, workload
+    def _known(self) -> Access:
+        access = self._access()
+        self._line.reach(access)
+        return access
 
     def _ask(
         self,
@@ -165,18 +219,18 @@ class Kube:
         status: bool = False,
         deadline: float,
     ) -> tuple[_Call, http.Answer]:
-        credentials, workload = self._known()
-        call = _call(verb, kind, name, credentials, workload, status=status)
-        path = _path(kind, workload, name, status=status)
+        access = self._known()
+        call = _call(verb, kind, name, access, status=status)
+        path = _path(kind, access, name, status=status)
         path += "?" + urlencode(query) if query else ""
         content = json.dumps(body).encode() if body is not None else None
         # JSON is YAML: an apply needs no YAML library.
         form = "application/apply-patch+yaml" if verb == "patch" else "application/json"
-        headers = _headers(credentials, form if content else "")
+        headers = _headers(access, form if content else "")
 
         def once(url: str, seconds: float) -> http.Answer:
             try:
-                answer = self._session.request(
+                answer = self._line.session.request(
                     METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
                 )
             except errors.Untrusted:
@@ -187,7 +241,7 @@ class Kube:
                 _refuse(call, answer.status, _status(answer), answer.retry_after)
             return answer
 
-        return call, self._servers.ask(once, deadline)
+        return call, self._line.servers.ask(once, deadline)
 
 
 METHODS = {
@@ -200,27 +254,20 @@ METHODS = {
 }
 
 
-def _call(
-    verb: str,
-    kind: Kind,
-    name: str,
-    credentials: Credentials,
-    workload: Workload,
-    *,
-    status: bool = False,
-) -> _Call:
+def _call(verb: str, kind: Kind, name: str, access: Access, *, status: bool = False) -> _Call:
     resource = kind.value.rsplit("/", 1)[-1] + ("/status" if status else "")
-    account, generation = workload.service_account, credentials.api.generation
-    return _Call(verb, resource, workload.namespace, name, account, generation)
+    return _Call(verb, resource, name, access)
 
 
-def _path(kind: Kind, workload: Workload, name: str = "", *, status: bool = False) -> str:
-    path = kind.value.format(namespace=workload.namespace)
+def _path(kind: Kind, access: Access, name: str = "", *, status: bool = False) -> str:
+    path = kind.value.format(namespace=access.namespace)
+    if not access.namespace:
+        path = kind.value.replace("namespaces/{namespace}/", "")
     return path + (f"/{name}" if name else "") + ("/status" if status else "")
 
 
-def _headers(credentials: Credentials, form: str) -> Mapping[str, str]:
-    token = {"Authorization": f"Bearer {credentials.api.value.reveal()}"}
+def _headers(access: Access, form: str) -> Mapping[str, str]:
+    token = {"Authorization": f"Bearer {access.token.reveal()}"}
     return {**token, "Content-Type": form} if form else token
 
 
@@ -270,13 +317,12 @@ def _refuse(
     said = errors.quoted(text.partition("denied request: ")[2] or text)
     if code == UNAUTHORIZED:
         message = f"cannot {call}: the API server refuses the token"
-        raise errors.Unauthenticated(message, generation=call.generation)
+        raise errors.Unauthenticated(message, generation=call.access.generation)
     if code == FORBIDDEN and _is_rbac(text):
         raise errors.Forbidden(
             f"cannot {call}: no right to {call.verb} {call.resource} "
-            f"for {call.account}-vmoor in namespace {call.namespace}",
-            remedy=f"vmoor admin manifests --namespace {call.namespace} "
-            f"--service-account {call.account} | kubectl apply -f -",
+            f"for {call.access.account} {call.where}",
+            remedy=call.access.remedy,
         )
     if code in (CONFLICT, GONE):
         raise errors.Conflict(f"cannot {call}: {said}")
@@ -296,9 +342,8 @@ def _missing(call: _Call, status: Mapping[str, Any]) -> NoReturn:
     details = status.get("details")
     if isinstance(details, dict) and details.get("kind") == "namespaces":
         raise errors.Rejected(
-            f"cannot {call}: namespace {call.namespace} does not exist",
-            remedy=f"vmoor admin manifests --namespace {call.namespace} "
-            f"--service-account {call.account} | kubectl apply -f -",
+            f"cannot {call}: namespace {call.access.namespace} does not exist",
+            remedy=call.access.remedy,
         )
     raise errors.Rejected(
         f"cannot {call}: the API server does not know {call.resource}",

@@ -8,6 +8,7 @@ from vmoor import __version__
 from vmoor.cli.admin import admin
 from vmoor.cli.check import check
 from vmoor.cli.proxy import proxy
+from vmoor.cli.reaper import reaper
 from vmoor.cli.render import render
 from vmoor.cli.status import status
 from vmoor.cli.wait import wait
@@ -31,5 +32,5 @@ def run() -> None:
     raise SystemExit(daemon())
 
 
-for command in (status, wait, check, render, proxy, admin):
+for command in (status, wait, check, render, proxy, reaper, admin):
     vmoor.add_command(command)

@@ -1,7 +1,8 @@
-"""The admission policy: an agent's account writes its own entries and leases, nothing else.
+"""The admission policies: an agent's account writes its own entries and leases, nothing else,
+and the reaper takes marked entries out and away, nothing else.
 
-One for the whole mesh. It judges only callers whose name ends in -vmoor; istiod, the reaper and
-people are not asked anything. Several VMs may share an account: they are not kept apart here.
+The agents' judges only callers whose name ends in -vmoor; istiod and people are not asked
+anything. Several VMs may share an account: they are not kept apart here.
 
 The old object is judged by its mark alone, and the status subresource too, so that an agent can
 repair, take out of the mesh and delete an entry of its own that somebody has edited.
@@ -9,10 +10,11 @@ repair, take out of the mesh and delete an entry of its own that somebody has ed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmoor.model import entry
+from vmoor.model.reaper import LEASE_EXPIRED, MANAGER, NAMESPACE
 
 NAME = "vmoor-own-entries"
 _ADMISSION = "admissionregistration.k8s.io/v1"
@@ -81,8 +83,45 @@ _VALIDATIONS = (
 )
 
 
+_OURS = f"{_label('THING', entry.MANAGED_BY)} == '{entry.OWNER}'"
+_REAPER = (
+    (
+        f"oldObject == null || {_OURS.replace('THING', 'oldObject')}",
+        f"'it may touch objects of {entry.OWNER} only ({entry.MANAGED_BY})'",
+    ),
+    (
+        f"object == null || {_OURS.replace('THING', 'object')}",
+        f"'it must leave {entry.MANAGED_BY}={entry.OWNER}'",
+    ),
+    (
+        "object == null || request.?subResource.orValue('') == '' || "
+        f"object.?status.?conditions.orValue([]).all(c, c.type != '{entry.HEALTHY}' || "
+        f"(c.status == 'False' && c.reason == '{LEASE_EXPIRED}'))",
+        f"'it may say {entry.HEALTHY}=False, {LEASE_EXPIRED}, and nothing else'",
+    ),
+)
+
+
 def policy() -> Sequence[dict[str, Any]]:
-    """The ValidatingAdmissionPolicy and its binding."""
+    """The agents' ValidatingAdmissionPolicy and its binding."""
+    who = f"request.userInfo.username.endsWith('{_SUFFIX}')"
+    validations = [(e, f"variables.name + ': ' + {told}") for e, told in _VALIDATIONS]
+    return _policy(NAME, ("agents-only", who), _VARIABLES, validations)
+
+
+def reaper_policy() -> Sequence[dict[str, Any]]:
+    """RBAC cannot tell a VM's Lease from a node's: this does."""
+    account = f"system:serviceaccount:{NAMESPACE}:{MANAGER}"
+    who = f"request.userInfo.username == '{account}'"
+    return _policy(MANAGER, ("reaper-only", who), {}, _REAPER)
+
+
+def _policy(
+    name: str,
+    who: tuple[str, str],
+    variables: Mapping[str, str],
+    validations: Sequence[tuple[str, str]],
+) -> Sequence[dict[str, Any]]:
     spec = {
         "failurePolicy": "Fail",
         "matchConstraints": {
@@ -91,22 +130,17 @@ def policy() -> Sequence[dict[str, Any]]:
                 _matched("coordination.k8s.io", "leases"),
             ]
         },
-        "matchConditions": [
-            {
-                "name": "agents-only",
-                "expression": f"request.userInfo.username.endsWith('{_SUFFIX}')",
-            }
-        ],
-        "variables": [{"name": n, "expression": e} for n, e in _VARIABLES.items()],
+        "matchConditions": [{"name": who[0], "expression": who[1]}],
+        "variables": [{"name": n, "expression": e} for n, e in variables.items()],
         "validations": [
-            {"expression": expression, "messageExpression": f"variables.name + ': ' + {told}"}
-            for expression, told in _VALIDATIONS
+            {"expression": expression, "messageExpression": told}
+            for expression, told in validations
         ],
     }
-    binding = {"policyName": NAME, "validationActions": ["Deny"]}
+    binding = {"policyName": name, "validationActions": ["Deny"]}
     return [
-        _object("ValidatingAdmissionPolicy", spec),
-        _object("ValidatingAdmissionPolicyBinding", binding),
+        _object("ValidatingAdmissionPolicy", name, spec),
+        _object("ValidatingAdmissionPolicyBinding", name, binding),
     ]
 
 
@@ -119,10 +153,10 @@ def _matched(group: str, *resources: str) -> dict[str, Any]:
     }
 
 
-def _object(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": _ADMISSION,
         "kind": kind,
-        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/part-of": "vmoor"}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "vmoor"}},
         "spec": spec,
     }

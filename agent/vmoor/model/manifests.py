@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from vmoor.model import admission
+from vmoor.model.reaper import MANAGER, NAMESPACE, fleet
 
 Manifest = dict[str, Any]
 
@@ -31,7 +32,7 @@ def manifests(
     """
     rules = [*AGENT, *SELECTORS] if selectors else AGENT
     api, tokens = f"{account}-vmoor", f"{account}-vmoor-tokens"
-    names = sorted({namespace, minter[0]}) if namespaces else []
+    names = sorted({namespace, minter[0], NAMESPACE}) if namespaces else []
     return [
         *(_object("v1", "Namespace", name) for name in names),
         _object("v1", "ServiceAccount", account, namespace),
@@ -42,12 +43,31 @@ def manifests(
         _account(minter[1], minter[0]),
         _object(f"{RBAC}/v1", "Role", tokens, namespace, rules=_minting([account, api])),
         _binding(tokens, namespace, minter),
+        _object(f"{RBAC}/v1", "Role", fleet.NAME, NAMESPACE, rules=FLEET),
+        _binding(fleet.NAME, NAMESPACE, (namespace, api), name=f"{fleet.NAME}-{namespace}-{api}"),
         *admission.policy(),
     ]
 
 
-def _rule(group: str, resource: str, *verbs: str) -> Manifest:
-    return {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
+def reaper(image: str = "", *, namespaces: bool = True) -> Sequence[Manifest]:
+    """What `vmoor reaper` needs; with an `image` also the Deployment that runs it."""
+    account = (NAMESPACE, MANAGER)
+    role = _object(f"{RBAC}/v1", "ClusterRole", MANAGER, rules=REAPER)
+    return [
+        *([_object("v1", "Namespace", NAMESPACE)] if namespaces else []),
+        _account(MANAGER, NAMESPACE),
+        role,
+        _binding(MANAGER, None, account),
+        _object(f"{RBAC}/v1", "Role", MANAGER, NAMESPACE, rules=REAPERS_OWN),
+        _binding(MANAGER, NAMESPACE, account),
+        *admission.reaper_policy(),
+        *([_deployment(image)] if image else []),
+    ]
+
+
+def _rule(group: str, resource: str, *verbs: str, names: Sequence[str] = ()) -> Manifest:
+    rule = {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
+    return {**rule, "resourceNames": list(names)} if names else rule
 
 
 AGENT = [
@@ -64,25 +84,83 @@ SELECTORS = [
 ]
 
 
+FLEET = [_rule("coordination.k8s.io", "leases", "get", names=[fleet.NAME])]
+
+# Which of all Leases and entries it may touch is the admission policy's part.
+REAPER = [
+    _rule("coordination.k8s.io", "leases", "get", "list", "watch", "update", "delete"),
+    _rule("networking.istio.io", "workloadentries", "get", "list", "watch", "delete"),
+    _rule("networking.istio.io", "workloadentries/status", "patch"),
+    _rule("", "events", "create", "patch"),
+]
+REAPERS_OWN = [_rule("coordination.k8s.io", "leases", "create")]
+
+
 def _minting(accounts: Sequence[str]) -> Sequence[Manifest]:
-    rule = _rule("", "serviceaccounts/token", "create")
-    return [{**rule, "resourceNames": list(accounts)}]
+    return [_rule("", "serviceaccounts/token", "create", names=accounts)]
 
 
 def _account(name: str, namespace: str) -> Manifest:
     return _object("v1", "ServiceAccount", name, namespace, automountServiceAccountToken=False)
 
 
-def _binding(role: str, namespace: str, account: tuple[str, str]) -> Manifest:
+def _binding(
+    role: str, namespace: Optional[str], account: tuple[str, str], *, name: str = ""
+) -> Manifest:
+    """Without a namespace a ClusterRoleBinding."""
     subject = {"kind": "ServiceAccount", "namespace": account[0], "name": account[1]}
+    kind = "Role" if namespace else "ClusterRole"
     return _object(
         f"{RBAC}/v1",
-        "RoleBinding",
-        role,
+        f"{kind}Binding",
+        name or role,
         namespace,
-        roleRef={"apiGroup": RBAC, "kind": "Role", "name": role},
+        roleRef={"apiGroup": RBAC, "kind": kind, "name": role},
         subjects=[subject],
     )
+
+
+def _deployment(image: str) -> Manifest:
+    labels = {**PART_OF, "app.kubernetes.io/name": MANAGER}
+    closed = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    container = {
+        "name": "reaper",
+        "image": image,
+        "args": ["reaper"],
+        # Of 10 000 VMs with three services each, without a limit of the CPU: it must not be late.
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+        "securityContext": closed,
+    }
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    pod = {
+        "serviceAccountName": MANAGER,
+        "automountServiceAccountToken": True,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [spread],
+        "containers": [container],
+    }
+    # In the mesh it would wait for istiod, and istiod's failures are what it has to outlive.
+    template = {
+        "metadata": {"labels": {**labels, "sidecar.istio.io/inject": "false"}},
+        "spec": pod,
+    }
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    return _object("apps/v1", "Deployment", MANAGER, NAMESPACE, spec=spec)
 
 
 def _object(

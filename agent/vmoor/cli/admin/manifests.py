@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import click
 
 from vmoor.cli.admin import options
@@ -9,11 +11,10 @@ from vmoor.model import manifests as model
 
 
 @click.command()
-@click.option("--namespace", required=True, callback=options.dns_label, help="The VMs'.")
+@click.option("--namespace", callback=options.dns_label, help="The VMs'.")
 @click.option(
     "--service-account",
     "account",
-    required=True,
     callback=options.dns_label,
     help="The VMs' mesh identity; NAME-vmoor becomes their account for the API.",
 )
@@ -33,23 +34,33 @@ from vmoor.model import manifests as model
     help="VMs may read the namespace's ServiceEntries and Services, and tell which one nearly "
     "selects a service that nobody does.",
 )
-def manifests(
-    namespace: str,
-    account: str,
+@click.option("--reaper", is_flag=True, help="Print what `vmoor reaper` needs instead.")
+@click.option("--image", default="", help="With --reaper: also a Deployment of this image.")
+def manifests(  # noqa: PLR0913 - one for each option
+    namespace: Optional[str],
+    account: Optional[str],
     minter: tuple[str, str],
     *,
     no_namespace: bool,
     with_selectors: bool,
+    reaper: bool,
+    image: str,
 ) -> None:
     """Print accounts, rights and admission policy for the cluster.
 
-    For VMs of one service account in one namespace, as YAML.
+    For VMs of one service account in one namespace, or for the reaper, as YAML.
 
     \b
-    Example:
+    Examples:
       vmoor admin manifests --namespace shop --service-account web | kubectl apply -f -
+      vmoor admin manifests --reaper --image IMAGE | kubectl apply -f -
     """  # noqa: D301 - click's \b
-    objects = model.manifests(
-        namespace, account, minter, namespaces=not no_namespace, selectors=with_selectors
-    )
+    if reaper:
+        objects = model.reaper(image, namespaces=not no_namespace)
+    elif not namespace or not account:
+        raise click.UsageError("--namespace and --service-account are needed, or --reaper")
+    else:
+        objects = model.manifests(
+            namespace, account, minter, namespaces=not no_namespace, selectors=with_selectors
+        )
     click.echo(options.as_yaml(objects), nl=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Optional, TypeVar
 
 import click
 import yaml
@@ -18,8 +18,8 @@ T = TypeVar("T")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
-def dns_label(_: click.Context, param: click.Parameter, value: str) -> str:
-    if not _LABEL.fullmatch(value):
+def dns_label(_: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
+    if value is not None and not _LABEL.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not a DNS label (a-z, 0-9, -)", param=param)
     return value
 

@@ -1,0 +1,60 @@
+"""`vmoor reaper`: what vmoor-reaper.service and the Deployment run."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import click
+
+from vmoor.adapters import account
+from vmoor.model.reaper import fleet
+
+
+@click.command()
+@click.option("--server", metavar="URL", help="The API server; in a pod its own cluster's.")
+@click.option(
+    "--ca", metavar="FILE", help="CA certificates of the API server; in a pod those of kubelet."
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="A token of vmoor-system/vmoor-reaper, read anew for each request.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(1.0, 10_000.0),
+    default=fleet.BUDGET,
+    show_default=True,
+    help="Beats a second of the whole fleet; sets how often VMs beat.",
+)
+@click.option(
+    "--zone-loss",
+    type=click.Choice(["remove", "hold"]),
+    default="remove",
+    show_default=True,
+    help="When all silent VMs are those of one zone, and all others live.",
+)
+def reaper(
+    server: Optional[str],
+    ca: Optional[str],
+    token_file: Optional[str],
+    budget: float,
+    zone_loss: str,
+) -> None:
+    """Take VMs that fell silent out of the mesh; delete what is left of them later.
+
+    Several may run, one acts. Needs `vmoor admin manifests --reaper`.
+    """
+    from vmoor.reaper import daemon  # noqa: PLC0415 - not for every command
+
+    server = server or account.in_cluster()
+    if not server:
+        raise click.UsageError("not in a pod: --server, --ca and --token-file are needed")
+    options = daemon.Options(
+        server=server,
+        ca=ca or f"{account.MOUNTED}/ca.crt",
+        token_file=token_file or f"{account.MOUNTED}/token",
+        budget=budget,
+        zone_loss=zone_loss == "remove",
+    )
+    raise SystemExit(daemon.main(options))

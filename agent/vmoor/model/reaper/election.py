@@ -1,0 +1,87 @@
+"""Who of several reapers acts: client-go's leader election, with its timings.
+
+A candidate takes the Lease when it has stood for 15 s before the candidate's own eyes; a leader
+that could not renew it for 10 s acts no more. The 5 s between are for writes on their way and for
+clocks that run differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from vmoor.model import entry, lease
+from vmoor.model.entry import Object
+from vmoor.model.reaper import MANAGER
+
+# client-go's tools/leaderelection, as kube-controller-manager uses it.
+LEASE_S = 15
+RENEW_S = 10.0
+RETRY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Leadership:
+    """`until`: when a leader that renews no more must stop acting."""
+
+    leader: bool = False
+    until: float = 0.0
+    holder: str = ""
+
+    def acts(self, now: float) -> bool:
+        return self.leader and now < self.until
+
+
+@dataclass(frozen=True)
+class Record:
+    """The election's Lease as observed, and since when it has looked so."""
+
+    holder: str
+    renewed: str
+    lasts: float
+    since: float
+
+
+def observe(record: Optional[Record], thing: Object, now: float) -> Record:
+    spec = thing.get("spec") or {}
+    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+    if record is not None and (record.holder, record.renewed) == (holder, renewed):
+        return record
+    # One that a person edited must not lock everybody out.
+    lasts = min(LEASE_S, lease.believed(spec.get("leaseDurationSeconds")))
+    return Record(holder, renewed, lasts, now)
+
+
+def may_take(record: Record, identity: str, now: float) -> bool:
+    return record.holder in ("", identity) or now >= record.since + record.lasts
+
+
+def body(old: Optional[Object], identity: str, renewed: str) -> Object:
+    """The Lease to create, or to put over `old`; nobody's when `identity` is empty.
+
+    It carries the label that the reaper's watch selects by: each renewal comes back through it
+    and tells that the watch lives.
+    """
+    spec = (old or {}).get("spec") or {}
+    ours = spec.get("holderIdentity") == identity
+    changes = int(spec.get("leaseTransitions") or 0)
+    meta: dict[str, Any] = {"name": MANAGER, "labels": dict(LABELS)}
+    if old is not None:
+        meta.update(entry.judged(old))
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": meta,
+        "spec": {
+            "holderIdentity": identity,
+            "leaseDurationSeconds": LEASE_S if identity else 1,
+            "acquireTime": spec.get("acquireTime", renewed) if ours else renewed,
+            "renewTime": renewed,
+            "leaseTransitions": changes if ours or old is None else changes + 1,
+        },
+    }
+
+
+LABELS: Mapping[str, str] = {entry.MANAGED_BY: entry.OWNER}
+SELECTOR = f"{entry.MANAGED_BY}={entry.OWNER}"

@@ -1,0 +1,229 @@
+"""Does what the decision says, one object at a time, each read again before it is touched.
+
+A cache is never acted on: what is written carries the version that was just read, so whoever wrote
+in between wins. It acts only as the leader, and only while its watch of the Leases lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Optional
+
+from vmoor.errors import Conflict, Unavailable, VmoorError
+from vmoor.model import entry, event, lease
+from vmoor.model.entry import Object
+from vmoor.model.reaper import LEASE_EXPIRED, MANAGER, seen
+from vmoor.model.reaper.decision import Brake, Decision, decide
+from vmoor.model.reaper.election import Leadership
+from vmoor.model.reaper.seen import Endpoint, Grave, Pulse, Vm
+from vmoor.ports import Clock, Cluster, Kind
+from vmoor.reaper.watcher import Sight
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+log = logging.getLogger(__name__)
+
+CALL_S = 3.0
+EVENT_S = 0.5
+REST_S = 1.0  # how long a healed or loosened brake may go unseen
+# 50 objects a second, so that a large removal leaves the API server to the beats of the living.
+BATCH = 25
+BATCH_S = 0.5
+PASS_S = 20.0  # far below the loop's patience
+EDGE_S = 0.001  # past the instant at which a comparison flips
+
+
+class Reaping:
+    def __init__(  # noqa: PLR0913 - cells and ports, each named
+        self,
+        *,
+        leadership: Cell[Leadership],
+        leases: Cell[Sight[Pulse]],
+        entries: Cell[Sight[Endpoint]],
+        latency: Cell[float],
+        brakes: Cell[tuple[Brake, ...]],
+        zone_loss: bool,
+        cluster: Cluster,
+        clock: Clock,
+    ) -> None:
+        self._leadership = leadership
+        self._leases = leases
+        self._entries = entries
+        self._latency = latency
+        self._brakes = brakes
+        self._zone_loss = zone_loss
+        self._cluster = cluster
+        self._clock = clock
+        self._absent: dict[Vm, float] = {}  # VMs with entries and no Lease, since when
+        self._told: Collection[str] = ()
+
+    def reconcile(self) -> Settled:
+        began = self._clock.now()
+        self._note_absent(began)
+        words = self._idle(began)
+        if words:
+            return Settled(words, REST_S, waiting=True)
+        decision = self._decide(began)
+        self._brakes.set(tuple(decision.brakes))
+        self._tell(decision)
+        acts = self._acts(decision)
+        for act in acts[:BATCH]:
+            if self._clock.now() - began > PASS_S:
+                break
+            with contextlib.suppress(Conflict):  # judged anew when the watch has told the change
+                act()
+        if acts:
+            return Settled("acting", max(0.0, began + BATCH_S - self._clock.now()))
+        left = decision.wake + EDGE_S - self._clock.now()
+        return Settled(f"{decision.lost} VMs lost", min(REST_S, max(EDGE_S, left)))
+
+    def _idle(self, now: float) -> str:
+        """Why nothing may be done now; "" = it may."""
+        if not self._leadership.get().acts(now):
+            return "stands by"
+        if not self._entries.get().live or self._leases.get().silent(now):
+            return "sees nothing: a watch is silent"
+        return ""
+
+    def _decide(self, now: float) -> Decision:
+        sight, entries = self._leases.get(), self._entries.get()
+        pulses = [*sight.things.values()]
+        pulses += [Pulse(vm, changed=since, absent=True) for vm, since in self._absent.items()]
+        confirmed = {pulse.vm for pulse in pulses if pulse.confirmed}
+        return decide(
+            now, sight.t0, pulses, entries.things.values(), confirmed, self._zone_loss,
+            self._latency.get(),
+        )  # fmt: skip
+
+    def _note_absent(self, now: float) -> None:
+        known = {pulse.vm for pulse in self._leases.get().things.values()}
+        absent = {e.vm for e in self._entries.get().things.values()} - known
+        self._absent = {vm: self._absent.get(vm, now) for vm in absent}
+
+    def _acts(self, decision: Decision) -> Sequence[Callable[[], None]]:
+        return [
+            *(partial(self._out, e) for e in decision.out),
+            *(partial(self._delete, e) for e in decision.delete),
+            *(partial(self._forget, p) for p in decision.forget),
+        ]
+
+    def _out(self, endpoint: Endpoint) -> None:
+        namespace = self._cluster.within(endpoint.vm.namespace)
+        pulse, _ = self._lease(endpoint.vm)
+        thing = self._entry(endpoint)
+        if thing is None or entry.health_status(thing) != "True":
+            return
+        since = f"no beat since {pulse.renewed}" if pulse.renewed else "it has no Lease"
+        body = entry.with_health(
+            thing,
+            status=False,
+            reason=LEASE_EXPIRED,
+            message=f"the VM is silent: {since}",
+            wall=self._clock.wall(),
+        )
+        written = namespace.apply(
+            Kind.ENTRY, body, force=True, status=True, manager=MANAGER, deadline=self._deadline()
+        )
+        log.warning("Entry %s of VM %s: out of the mesh, %s", endpoint.name, endpoint.vm, since)
+        self._event(namespace, written, f"out of the mesh, {since}")
+
+    def _delete(self, endpoint: Endpoint) -> None:
+        pulse, lease_object = self._lease(endpoint.vm)
+        thing = self._entry(endpoint)
+        if thing is None or entry.health_status(thing) == "True":
+            return
+        if lease_object is not None:
+            self._bury(pulse, lease_object, endpoint)
+        self._remove(Kind.ENTRY, endpoint.vm, thing)
+        log.warning("Entry %s of VM %s: deleted, its VM is dead", endpoint.name, endpoint.vm)
+
+    def _bury(self, pulse: Pulse, thing: Object, endpoint: Endpoint) -> None:
+        """First the tombstone, then the delete: between them nothing is forgotten."""
+        old = pulse.grave or Grave()
+        services = tuple(sorted({*old.services, endpoint.service}))
+        grave = Grave(services, old.zone or endpoint.zone)
+        if grave == old:
+            return
+        meta = entry.metadata(thing)
+        marks = {**(meta.get("annotations") or {}), seen.TOMBSTONE: grave.text()}
+        body = {**thing, "metadata": {**meta, "annotations": marks}}
+        self._cluster.within(endpoint.vm.namespace).replace(
+            Kind.LEASE, body, deadline=self._deadline()
+        )
+
+    def _forget(self, pulse: Pulse) -> None:
+        _, thing = self._lease(pulse.vm)
+        if thing is not None:
+            self._remove(Kind.LEASE, pulse.vm, thing)
+            log.info("Lease of VM %s: deleted, nothing is left of it", pulse.vm)
+
+    def _lease(self, vm: Vm) -> tuple[Pulse, Optional[Object]]:
+        """As the API server has it now. Raises Conflict when it is not what was judged."""
+        name = lease.lease_name(vm.name)
+        known = self._leases.get().things.get((vm.namespace, name))
+        thing = self._cluster.within(vm.namespace).get(Kind.LEASE, name, deadline=self._deadline())
+        there = seen.pulse(thing, 0.0) if thing is not None else None
+        if known is None and thing is None:
+            return Pulse(vm, absent=True), None
+        if known is None or there is None or _judged(known) != _judged(there):
+            raise Conflict(f"cannot act on {vm}: its Lease has changed")
+        return there, thing
+
+    def _entry(self, endpoint: Endpoint) -> Optional[Object]:
+        """As the API server has it now; None when it is no longer this one, or not marked ours."""
+        thing = self._cluster.within(endpoint.vm.namespace).get(
+            Kind.ENTRY, endpoint.name, deadline=self._deadline()
+        )
+        there = seen.endpoint(thing, 0.0) if thing is not None else None
+        if there is None or (there.vm, there.service) != (endpoint.vm, endpoint.service):
+            return None
+        return thing
+
+    def _remove(self, kind: Kind, vm: Vm, thing: Object) -> None:
+        self._cluster.within(vm.namespace).delete(
+            kind,
+            entry.name(thing),
+            uid=entry.uid(thing),
+            resource_version=entry.version(thing),
+            deadline=self._deadline(),
+        )
+
+    def _deadline(self) -> float:
+        """Of each request: asked again before it whether we may still act."""
+        now = self._clock.now()
+        words = self._idle(now)
+        if words:
+            raise Unavailable(f"cannot go on: this reaper {words}")
+        return min(CALL_S, self._leadership.get().until - now)
+
+    def _event(self, namespace: Cluster, thing: Object, message: str) -> None:
+        """For people only."""
+        body = event.event(
+            thing, reason="ServiceOut", message=message, warning=True, wall=self._clock.wall()
+        )
+        with contextlib.suppress(VmoorError):
+            namespace.create(Kind.EVENT, body, deadline=EVENT_S)
+
+    def _tell(self, decision: Decision) -> None:
+        """Each brake and each spared endpoint once, and when it is over."""
+        held = {
+            f"Brake on {b.scope}: {b.lost} of {b.members} VMs are lost, so nothing is removed. "
+            "It ends when they beat again; if they are dead: vmoor fleet confirm"
+            for b in decision.brakes
+        }
+        names = {line.partition(":")[0] for line in held}
+        for line in sorted(held):
+            if line.partition(":")[0] not in self._told:
+                log.warning("%s", line)
+        for name in sorted(set(self._told) - names):
+            log.info("%s: over", name)
+        self._told = names
+
+
+def _judged(pulse: Pulse) -> Pulse:
+    """What of a Lease the decision looked at, without our own instants."""
+    return replace(pulse, changed=0.0, buried=0.0, grave=None)

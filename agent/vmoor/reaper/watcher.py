@@ -1,0 +1,116 @@
+"""Keeps what the cluster says of one kind, in all namespaces: one list, then one watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Callable, Generic, Optional, TypeVar
+
+from vmoor.errors import Conflict, VmoorError
+from vmoor.model import entry
+from vmoor.model.entry import Object
+from vmoor.model.reaper.election import SELECTOR
+from vmoor.ports import Change, Clock, Cluster, Kind
+from vmoor.runtime.cell import Cell
+from vmoor.runtime.loop import Settled
+
+T = TypeVar("T")
+
+PAGE_S = 20.0  # one page of the list
+FLOOR_S = 0.1  # between two watches; a server that ends each at once is not asked in a busy loop
+# The leader renews its Lease every 2 s, and each renewal comes through the watch of the Leases:
+# a longer silence is ours.
+GAP_S = 5.0
+
+Key = tuple[str, str]  # namespace, name
+
+
+@dataclass(frozen=True, eq=False)
+class Sight(Generic[T]):
+    """`t0`: when the watch began or came back from a gap. `heard`: its last word.
+
+    Two of them are never equal: comparing 10 000 VMs at each beat would be work for nothing.
+    """
+
+    things: Mapping[Key, T] = field(default_factory=dict)
+    live: bool = False
+    t0: float = 0.0
+    heard: float = 0.0
+
+    def heard_at(self, now: float) -> Sight[T]:
+        t0 = now if now - self.heard > GAP_S else self.t0
+        return replace(self, t0=t0, heard=now)
+
+    def silent(self, now: float) -> bool:
+        return not self.live or now - self.heard > GAP_S
+
+
+class Watcher(Generic[T]):
+    """A pass lasts as long as a watch, up to ten minutes: its loop needs that patience.
+
+    `read` makes the value of an object, None = none of ours, from the one before.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        read: Callable[[Object, float, Optional[T]], Optional[T]],
+        sight: Cell[Sight[T]],
+        cluster: Cluster,
+        clock: Clock,
+    ) -> None:
+        self._kind = kind
+        self._read = read
+        self._sight = sight
+        self._cluster = cluster.within("")
+        self._clock = clock
+        self._version = ""  # where the next watch goes on; "" = list first
+
+    def reconcile(self) -> Settled:
+        if not self._version:
+            self._list()
+        try:
+            for change in self._cluster.watch(self._kind, SELECTOR, self._version):
+                self._take(change)
+        except VmoorError as e:
+            # What was missed is not known: the list says what is so now.
+            self._version = ""
+            self._sight.set(replace(self._sight.get(), live=False))
+            if isinstance(e, Conflict):
+                return Settled("listing anew", FLOOR_S)
+            raise
+        return Settled("watching", FLOOR_S)
+
+    def _list(self) -> None:
+        things, version = self._cluster.list(self._kind, SELECTOR, deadline=PAGE_S)
+        old, now = self._sight.get(), self._clock.now()
+        found: dict[Key, T] = {}
+        for thing in things:
+            value = self._read(thing, now, old.things.get(_key(thing)))
+            if value is not None:
+                found[_key(thing)] = value
+        self._sight.set(replace(old.heard_at(now), things=found, live=True))
+        self._version = version
+
+    def _take(self, change: Change) -> None:
+        now = self._clock.now()
+        sight = self._sight.get().heard_at(now)
+        self._version = entry.version(change.object)
+        if change.type != "BOOKMARK":
+            sight = replace(sight, things=self._with(sight.things, change, now))
+        self._sight.set(sight)
+
+    def _with(self, old: Mapping[Key, T], change: Change, now: float) -> Mapping[Key, T]:
+        key, things = _key(change.object), dict(old)
+        value = None
+        if change.type != "DELETED":
+            value = self._read(change.object, now, old.get(key))
+        if value is None:
+            things.pop(key, None)
+        else:
+            things[key] = value
+        return things
+
+
+def _key(thing: Object) -> Key:
+    return str(entry.metadata(thing).get("namespace", "")), entry.name(thing)

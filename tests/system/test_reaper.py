@@ -1,0 +1,275 @@
+"""VMs that die, and everything that only looks like it, under a reaper with its own rights."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from vmoor.model.service import Workload
+
+from tests import reapers
+from tests.reapers import Reaper, Sims
+from tests.rig.machine import Machine
+from tests.rig.process import wait_until
+from tests.stage import kill_main
+from tests.system import harness
+from tests.system.fleet import PORT, Fleet
+
+LEASE_S = 10.0
+IN_TIME_S = 11.0  # a lease and a second, from the last sign of life
+SETTLED_S = 21.0  # two leases: a reaper that has just started removes nothing before
+
+
+@pytest.fixture(scope="module")
+def token(fleet: Fleet) -> Path:
+    return reapers.prepare(fleet.rig, fleet.owner.sh)
+
+
+@pytest.fixture(scope="module")
+def reaper(fleet: Fleet, token: Path) -> Iterator[Reaper]:
+    """One for the module, that has been looking for two leases."""
+    with Reaper(fleet.rig, token) as reaper:
+        wait_until(lambda: reapers.leader(fleet.rig), 30, "a leader")
+        time.sleep(SETTLED_S)
+        yield reaper
+
+
+@pytest.fixture
+def sims(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Callable[..., Sims]]:
+    made: list[Sims] = []
+
+    def make(count: int, prefix: str, **more: object) -> Sims:
+        workload = Workload(fleet.namespace, fleet.name, fleet.account)
+        names = [f"{prefix}{n}" for n in range(count)]
+        sims = Sims(fleet.rig, workload, names, **more)  # type: ignore[arg-type]
+        made.append(sims)
+        return sims.__enter__()
+
+    yield make
+    for each in made:
+        each.__exit__()
+
+
+def listed(fleet: Fleet, client: Machine, sims: Sims) -> set[str]:
+    """Which of them the client's Envoy would send to."""
+    endpoints = client.endpoints(fleet.cluster)
+    return {name for name, vm in sims.all.items() if f"{vm.address}:{PORT}" in endpoints}
+
+
+def wait_listed(fleet: Fleet, client: Machine, sims: Sims) -> None:
+    client.wait(lambda: listed(fleet, client, sims) == set(sims.all), 20, "all endpoints")
+
+
+def test_a_power_cut_is_out_within_its_lease(
+    fleet: Fleet, client: Machine, reaper: Reaper, vm: Callable[..., Machine],
+    sims: Callable[..., Sims],
+) -> None:  # fmt: skip
+    """Out of another VM's Envoy in 11 s at most, and no other entry is touched."""
+    others = sims(3, "cut")
+    dying = vm()
+    harness.wait_moored(dying)
+    client.wait(lambda: fleet.in_mesh(client, dying), 20, "the endpoint")
+    wait_listed(fleet, client, others)
+    dying.power_cut()
+    began = time.monotonic()
+    client.wait(lambda: not fleet.in_mesh(client, dying), 20, "the endpoint to go")
+    took = time.monotonic() - began
+    print(f"power cut: out after {took:.2f} s")
+    assert took <= IN_TIME_S
+    assert others.healthy() == listed(fleet, client, others) == set(others.all)
+    said = [
+        c for c in (fleet.entry(dying) or {})["status"]["conditions"] if c["type"] == "Healthy"
+    ]
+    assert [(c["status"], c["reason"]) for c in said] == [("False", "LeaseExpired")]
+
+
+def test_a_paused_vm_is_out_and_comes_back(
+    fleet: Fleet, client: Machine, reaper: Reaper, web: Machine, sims: Callable[..., Sims]
+) -> None:
+    """Stopped for two leases: out, and in again after a beat; the entry is the same object."""
+    sims(3, "paused")
+    before = fleet.entry(web)
+    web.freeze()
+    try:
+        client.wait(lambda: not fleet.in_mesh(client, web), 20, "the endpoint to go")
+        time.sleep(LEASE_S)
+    finally:
+        web.thaw()
+    began = time.monotonic()
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint to come back")
+    print(f"paused VM: back {time.monotonic() - began:.2f} s after it went on")
+    after = fleet.entry(web)
+    assert harness.uid(after) == harness.uid(before)
+    assert (after or {})["spec"] == (before or {})["spec"]
+    assert (after or {})["metadata"]["labels"] == (before or {})["metadata"]["labels"]
+    client.wait(lambda: harness.moored(web), 20, "it to be moored")
+
+
+def test_an_agent_that_is_killed_or_restarted_is_no_dead_vm(
+    fleet: Fleet, client: Machine, reaper: Reaper, web: Machine
+) -> None:
+    """kill -9, restart, and an agent that is down for longer than the usual lease."""
+    before = reaper.removed()
+    began = time.monotonic()
+    while time.monotonic() < began + 40:
+        kill_main(web, "vmoor.service")
+        harness.beats(fleet, web, 1)
+        web.run("systemctl", "restart", "vmoor")
+        harness.beats(fleet, web, 1)
+        assert fleet.in_mesh(client, web)
+    assert reaper.removed() == before
+
+
+def test_a_deleted_lease_leaves_the_entries(
+    fleet: Fleet, client: Machine, reaper: Reaper, web: Machine, sims: Callable[..., Sims]
+) -> None:
+    """kubectl delete of a living VM's Lease, and of one that never writes it again."""
+    some, before = sims(4, "nolease"), reaper.removed()
+    uid = harness.uid(fleet.entry(web))
+    some.die(["nolease0"])
+    for name in (web.name, "nolease0"):
+        fleet.rig.kubectl("delete", "lease", f"vmoor-{name}", "-n", fleet.namespace)
+    time.sleep(2 * LEASE_S + 2)
+    assert some.healthy() == set(some.all)
+    assert harness.uid(fleet.entry(web)) == uid
+    assert fleet.in_mesh(client, web)
+    assert fleet.lease(web) is not None
+    assert reaper.removed() == before
+
+
+def test_a_fifth_of_the_vms_goes_in_time(
+    fleet: Fleet, client: Machine, reaper: Reaper, sims: Callable[..., Sims]
+) -> None:
+    """Of ten VMs two die at once: both are out within the lease, the others stay."""
+    some = sims(10, "fifth")
+    wait_listed(fleet, client, some)
+    dead = {"fifth3", "fifth7"}
+    began = some.die(dead)
+    client.wait(lambda: listed(fleet, client, some) == set(some.all) - dead, 20, "both to go")
+    took = time.monotonic() - began
+    print(f"2 of 10: out after {took:.2f} s")
+    assert took <= IN_TIME_S
+    assert some.healthy() == set(some.all) - dead
+
+
+def test_a_zone_goes_in_time(
+    fleet: Fleet, client: Machine, reaper: Reaper, sims: Callable[..., Sims]
+) -> None:
+    """One of three zones is more than 30 %, but everything else lives."""
+    some = sims(12, "zone", localities=("eu/a", "eu/b", "eu/c"))
+    wait_listed(fleet, client, some)
+    dead = {f"zone{n}" for n in range(0, 12, 3)}
+    began = some.die(dead)
+    client.wait(lambda: listed(fleet, client, some) == set(some.all) - dead, 20, "the zone to go")
+    took = time.monotonic() - began
+    print(f"4 of 12, one zone: out after {took:.2f} s")
+    assert took <= IN_TIME_S
+
+
+def test_most_of_the_vms_are_not_removed(
+    fleet: Fleet, client: Machine, reaper: Reaper, sims: Callable[..., Sims]
+) -> None:
+    """Six of ten: none is removed, the brake is told within a lease; a person ends it."""
+    some = sims(10, "most")
+    wait_listed(fleet, client, some)
+    dead = {f"most{n}" for n in range(6)}
+    began = some.die(dead)
+    wait_until(lambda: _brakes(fleet), 20, "the brake", period=0.1)
+    took = time.monotonic() - began
+    print(f"6 of 10: brake told after {took:.2f} s: {_brakes(fleet)}")
+    assert took <= LEASE_S
+    time.sleep(2 * LEASE_S)
+    assert listed(fleet, client, some) == some.healthy() == set(some.all)
+    some.live(dead)
+    wait_until(lambda: not _brakes(fleet), 20, "the end of the brake", period=0.1)
+    assert listed(fleet, client, some) == some.healthy() == set(some.all)
+
+
+def _brakes(fleet: Fleet) -> list[dict[str, object]]:
+    found = reapers.lease(fleet.rig, "vmoor-fleet")["metadata"]["annotations"]["vmoor.io/brake"]
+    return list(json.loads(found))
+
+
+def test_the_last_endpoint_stays(
+    fleet: Fleet, client: Machine, reaper: Reaper, sims: Callable[..., Sims]
+) -> None:
+    """Two of two fall silent: one goes, the other is kept whatever happens."""
+    others, some = sims(8, "rest"), sims(2, "last", services=("alone",))
+    some.die(some.all)
+    wait_until(lambda: len(some.healthy()) == 1, 20, "one to go", period=0.2)
+    time.sleep(LEASE_S)
+    assert len(some.healthy()) == 1
+    assert others.healthy() == set(others.all)
+
+
+@pytest.mark.parametrize("outage", ["refused", "hangs"])
+def test_an_outage_of_the_api_server_removes_nothing(
+    fleet: Fleet, client: Machine, token: Path, reaper: Reaper, web: Machine,
+    sims: Callable[..., Sims], outage: str,
+) -> None:  # fmt: skip
+    """Down for six leases for agents and reaper alike: nothing goes, then or afterwards."""
+    reaper.__exit__()
+    try:
+        with Reaper(fleet.rig, token, server=fleet.kube.url) as behind:
+            some = sims(5, "outage", server=fleet.kube.url)
+            wait_until(lambda: "leads" in behind.log, 40, "it to lead")
+            time.sleep(SETTLED_S)
+            (fleet.kube.refuse if outage == "refused" else fleet.kube.hang)()
+            time.sleep(60)
+            assert fleet.in_mesh(client, web)
+            assert listed(fleet, client, some) == set(some.all)
+            fleet.kube.clear()
+            time.sleep(3 * LEASE_S)
+            assert some.healthy() == listed(fleet, client, some) == set(some.all)
+            assert fleet.in_mesh(client, web)
+            assert behind.removed() == []
+            harness.wait_moored(web)
+    finally:
+        reaper.__enter__()
+        wait_until(lambda: reaper.log.count("leads") > 1, 40, "the module's reaper to lead")
+        time.sleep(SETTLED_S)
+
+
+def test_another_reaper_takes_over(
+    fleet: Fleet, client: Machine, token: Path, sims: Callable[..., Sims], reaper: Reaper
+) -> None:
+    """kill -9 of the leader, and one that stood still for a minute: 20 s at most, never two."""
+    some = sims(5, "over")
+    with Reaper(fleet.rig, token) as second:
+        time.sleep(5)
+        assert reaper.process is not None
+        first = reapers.leader(fleet.rig)
+        reaper.process.kill()
+        began = time.monotonic()
+        wait_until(lambda: "leads" in second.log, 30, "the second to lead", period=0.05)
+        took = time.monotonic() - began
+        print(f"takeover after kill -9: {took:.2f} s")
+        assert took <= 20
+        assert reapers.leader(fleet.rig) != first
+        began = some.die(["over0"])
+        wait_until(lambda: "over0" not in some.healthy(), 20, "it to act", period=0.2)
+        assert time.monotonic() - began <= IN_TIME_S + 1
+        _stands_still(fleet, second, reaper)
+        assert some.healthy() == set(some.all) - {"over0"}
+
+
+def _stands_still(fleet: Fleet, leader: Reaper, other: Reaper) -> None:
+    """A leader that is stopped and goes on later sees that it leads no more."""
+    assert leader.process is not None
+    other.__enter__()
+    led = other.log.count("leads")
+    time.sleep(5)
+    leader.process.signal(signal.SIGSTOP)
+    wait_until(lambda: other.log.count("leads") > led, 30, "the other to lead", period=0.05)
+    identity = reapers.leader(fleet.rig)
+    time.sleep(20)
+    leader.process.signal(signal.SIGCONT)
+    time.sleep(10)
+    assert reapers.leader(fleet.rig) == identity
+    assert "leads no more" in leader.log
+    assert len(leader.removed()) == 1
