@@ -70,6 +70,10 @@ class Reaper:
                 if "out of the mesh" in line or "deleted" in line]  # fmt: skip
 
 
+def prepared(rig: Rig, vmoor: Callable[[str], str]) -> Reaper:
+    return Reaper(rig, prepare(rig, vmoor))
+
+
 def lease(rig: Rig, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(
         rig.kubectl("get", "lease", name, "-n", "vmoor-system", "-o", "json")

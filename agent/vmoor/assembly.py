@@ -20,7 +20,7 @@ from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Verdict
 from vmoor.model.identity import IdentityState
-from vmoor.model.lease import Beat, Lock
+from vmoor.model.lease import Beat, Lock, Pace
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.selection import Selection
@@ -47,7 +47,7 @@ class Parts:
         self.address = Cell("")  # of the VM: the same as in `discovered`, which changes more often
         self.proxy = Cell(ProxyState())
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
-        self.lock, self.beat = Cell(Lock()), Cell(Beat())
+        self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
         self.selections: Cell[Mapping[str, Selection]] = Cell({})
@@ -67,7 +67,7 @@ class Parts:
         self.status = Status(self.snapshot, notify.status, self.files, self.clock)
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
-                self.proxy, self.verdicts, self.lock, self.beat, self.registered,
+                self.proxy, self.verdicts, self.lock, self.beat, self.pace, self.registered,
                 self.sights, self.selections)  # fmt: skip
         for cell in told:
             cell.rings(self._status_bell)
@@ -108,6 +108,7 @@ class Parts:
             proxy=self.proxy.get(),
             lock=self.lock.get(),
             beat=self.beat.get(),
+            pace=self.pace.get(),
             verdicts=self.verdicts.get(),
             entries=self.registered.get(),
             sights=self.sights.get(),

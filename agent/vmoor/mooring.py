@@ -29,11 +29,11 @@ from vmoor.controllers.identity import Identity
 from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.lookout import Lookout
 from vmoor.controllers.observer import Observer
+from vmoor.controllers.pacing import Pacing
 from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
 from vmoor.controllers.selectors import Selectors
 from vmoor.controllers.sources import Cells, Outside, Sources
-from vmoor.model import lease
 from vmoor.model.discovered import Found
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 SELF = "vmoor.service"
 UNSHOWN = (  # no steps of their own: others tell what they saw
-    "observer", "sources", "lookout", "selectors",
+    "observer", "sources", "lookout", "selectors", "pacing",
 )  # fmt: skip
 LAST_BEAT_S = 2.0
 CONSUL_S = 5.0  # the longest back-off from an agent on this VM
@@ -74,22 +74,26 @@ class Mooring:
         }  # fmt: skip
         self._identity = self._make_identity()
         self._heartbeat = Heartbeat(
-            address=parts.address, lock=parts.lock, beat=parts.beat, cluster=self._kube(),
-            random=random.random, **shared,
+            address=parts.address, lock=parts.lock, beat=parts.beat, pace=parts.pace,
+            cluster=self._kube(), random=random.random, **shared,
         )  # fmt: skip
+        self._pacing = self._make_pacing()
         self._registration = self._make_registration(shared)
         self._lookout = self._make_lookout()
         self.loops = (
             self._loop("identity", self._identity.reconcile),
             self._loop("sources", self._make_sources().reconcile),
-            self._loop("consul", self._catalog().reconcile, detached=True, longest=CONSUL_S),
+            self._loop(
+                "consul", self._catalog().reconcile, detached=True, longest=lambda: CONSUL_S
+            ),
             *(
                 self._loop(name, self._document(name, look).reconcile, detached=True)
                 for name, look in (("file", documents.file), ("exec", documents.printed))
             ),
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
-            self._loop("heartbeat", self._heartbeat.reconcile, longest=lease.INTERVAL_S),
+            self._loop("heartbeat", self._heartbeat.reconcile, longest=self._beats),
+            self._loop("pacing", self._pacing.reconcile),
             self._loop("health", self._checks().reconcile),
             self._loop("registration", self._registration.reconcile),
             self._loop("observer", self._observer().reconcile, detached=True),
@@ -104,6 +108,10 @@ class Mooring:
         )
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
+
+    def _beats(self) -> float:
+        """An outage is no reason to ask more often than the fleet is told to."""
+        return self._parts.pace.get().interval
 
     def _moved(self) -> None:
         timed.drop_moved()
@@ -261,6 +269,13 @@ class Mooring:
             cluster=self._kube(),
         )
 
+    def _make_pacing(self) -> Pacing:
+        parts = self._parts
+        return Pacing(
+            settings=parts.settings, credentials=parts.credentials, pace=parts.pace,
+            cluster=self._kube(), clock=parts.clock,
+        )  # fmt: skip
+
     def _make_lookout(self) -> Lookout:
         parts = self._parts
         return Lookout(
@@ -282,7 +297,10 @@ class Mooring:
         parts, bell = self._parts, self._bells
         parts.settings.rings(*(bell[name] for name in bell))
         parts.credentials.rings(
-            *(bell[n] for n in ("discovery", "proxy", "heartbeat", "registration", "observer"))
+            *(
+                bell[n]
+                for n in ("discovery", "proxy", "heartbeat", "registration", "observer", "pacing")
+            )
         )
         parts.address.rings(bell["heartbeat"])
         parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])

@@ -381,6 +381,29 @@ def test_a_watch_from_a_forgotten_version_is_a_conflict(side: Side) -> None:
         list(islice(side.cluster.watch(Kind.ENTRY, OWNER.selector, version), 1))
 
 
+def test_a_long_list_of_all_namespaces_comes_in_pages(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the reaper asks for: everything marked, whatever the page's size, and a watch of it."""
+    monkeypatch.setattr("vmoor.adapters.kube.PAGE", 2)
+    names = [f"pages-{next(NUMBERS)}" for _ in range(3)]
+    for name in names:
+        rig.kubectl("create", "namespace", name)
+        own = connect(rig.kube.token, name)
+        for vm in ("vm1", "vm2"):
+            place = Place(entry.Owner(vm, "web"), "h", WORKLOAD, "10.0.0.1")
+            body = registration.desired(service("web"), place)
+            own.apply(Kind.ENTRY, body, force=False, deadline=D)
+    everywhere = connect(rig.kube.token, "")
+    selector = f"{entry.MANAGED_BY}={entry.OWNER}"
+    things, version = everywhere.list(Kind.ENTRY, selector, deadline=D)
+    found = [str(entry.metadata(t)["namespace"]) for t in things]
+    assert [found.count(name) for name in names] == [2, 2, 2]
+    rig.kubectl("delete", "workloadentry", "web.vm1", "-n", names[0], "--wait=false")
+    (gone,) = islice(everywhere.watch(Kind.ENTRY, selector, version), 1)
+    assert (gone.type, entry.metadata(gone.object)["namespace"]) == ("DELETED", names[0])
+
+
 def test_a_vm_moors_is_repaired_and_leaves(side: Side) -> None:
     """The whole life of an entry with the real controllers: in, mended, recreated, out, gone."""
     vm = Vm(side.cluster)

@@ -7,7 +7,8 @@ import contextlib
 import signal
 import sys
 
-from tests.demo import acts, around, catalog, mooring
+from tests import reapers
+from tests.demo import acts, around, catalog, death, mooring
 from tests.demo.account import Account
 from tests.rig.errors import RigError, RigUnavailable
 from tests.stage import Stage
@@ -25,7 +26,9 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     keep = parser.parse_args().keep
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    account = Account(mooring.STEPS, [*WEBS, CLIENT[0]], (*acts.CLAIMS, *catalog.CLAIMS))
+    account = Account(
+        mooring.STEPS, [*WEBS, CLIENT[0]], (*acts.CLAIMS, *catalog.CLAIMS, *death.CLAIMS)
+    )
     try:
         _play(account, keep=keep)
     except (RigError, RigUnavailable) as e:
@@ -41,7 +44,7 @@ def main() -> int:
 
 def _play(account: Account, *, keep: bool) -> None:
     account.heading("The mesh: etcd, API server, istiod, OpenBao, set up with `vmoor admin`")
-    with Stage(tell=account.note) as stage:
+    with Stage(tell=account.note) as stage, reapers.prepared(stage.rig, stage.mesh.sh):
         webs = [stage.vm(name, address) for name, address in WEBS.items()]
         client = stage.client(*CLIENT)
         account.heading("A VM as the client, then two from one and the same user-data")
@@ -50,6 +53,8 @@ def _play(account: Account, *, keep: bool) -> None:
             _acts(acts.Acts(stage, client, webs, account), account)
             account.heading("A service that only Consul knows of")
             catalog.Catalog(stage, client, webs[1], account).play()
+            account.heading("A VM dies")
+            death.Death(stage, client, webs[1], account).play()
         account.summary()
         if keep:
             account.heading(

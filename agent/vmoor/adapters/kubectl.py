@@ -1,6 +1,6 @@
 """The cluster as the operator's kubectl sees it: any kubeconfig works, exec plug-ins included.
 
-It only reads. What is to be written is printed for `kubectl apply`.
+It reads; what is to be written is printed for `kubectl apply`, but for what a command says itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Optional
 from vmoor.adapters import run
 from vmoor.errors import LocalFault, quoted
 
+LIMIT = 256 << 20  # bytes; 30 000 entries are 70 MB
 TIMEOUT_S = 60.0  # an exec plug-in may open a browser
 # kubectl and its plug-ins need the operator's environment, but nothing of Vault's.
 _HIDDEN = ("VAULT_", "BAO_")
@@ -46,9 +47,25 @@ class Kubectl:
         arguments = ["get", kind, name, f"--namespace={namespace}", "--ignore-not-found"]
         return self._json([*arguments, "-o", "json"], f"{kind} {namespace}/{name}")
 
-    def _json(self, arguments: Sequence[str], what: str) -> Optional[Mapping[str, Any]]:
+    def raw(self, path: str) -> Mapping[str, Any]:
+        """A GET of this path, without kubectl's own reading of it, which is slow."""
+        return self._json(["get", "--raw", path], path) or {}
+
+    def apply(self, objects: Sequence[Mapping[str, Any]], *, manager: str) -> None:
+        """Server-side, as this field manager, by force. Raises LocalFault."""
+        body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={manager}"]
+        done = self._run([*arguments, "-f", "-"], json.dumps(body))
+        if done.code != 0:
+            raise LocalFault(f"cannot write with kubectl: {quoted(done.stderr)}")
+
+    def _run(self, arguments: Sequence[str], text: str = "") -> run.Done:
         env = {k: v for k, v in os.environ.items() if not k.startswith(_HIDDEN)}
-        done = run.run([*self._argv, *arguments], timeout=TIMEOUT_S, env=env)
+        argv = [*self._argv, *arguments]
+        return run.run(argv, timeout=TIMEOUT_S, env=env, input=text, limit=LIMIT)
+
+    def _json(self, arguments: Sequence[str], what: str) -> Optional[Mapping[str, Any]]:
+        done = self._run(arguments)
         if done.code != 0:
             raise LocalFault(f"cannot read {what}: {quoted(done.stderr)}")
         if not done.stdout.strip():

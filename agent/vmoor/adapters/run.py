@@ -49,7 +49,12 @@ class Running:
         except OSError as e:
             raise LocalFault(f"cannot run {argv[0]}: {e.strerror}") from e
 
-    def finish(self, input: bytes, timeout: float) -> Done:  # noqa: A002 - subprocess's own word
+    def finish(
+        self,
+        input: bytes,  # noqa: A002 - subprocess's own word
+        timeout: float,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Done:
         """Give it `input` and wait for its end, `timeout` seconds at most.
 
         Raises LocalFault as `run` does.
@@ -57,7 +62,7 @@ class Running:
         end = time.monotonic() + timeout
         with self._child as child:
             try:
-                texts = _converse(child, self._name, input, end)
+                texts = _converse(child, self._name, input, end, limit)
                 code = child.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 raise LocalFault(
@@ -82,17 +87,18 @@ def run(
     timeout: float,
     input: str = "",  # noqa: A002 - subprocess's own word
     env: Optional[Mapping[str, str]] = None,
+    limit: int = OUTPUT_LIMIT,
 ) -> Done:
     """Run to the end, whatever the exit code.
 
     Raises LocalFault when it doesn't start, isn't done after `timeout` seconds or writes more
-    than OUTPUT_LIMIT; it is dead then, with all that it started.
+    than `limit` bytes; it is dead then, with all that it started.
     """
-    return Running(argv, env).finish(input.encode(), timeout)
+    return Running(argv, env).finish(input.encode(), timeout, limit)
 
 
 def _converse(
-    child: subprocess.Popen[bytes], name: str, give: bytes, end: float
+    child: subprocess.Popen[bytes], name: str, give: bytes, end: float, limit: int
 ) -> tuple[str, str]:
     """What it writes, until both pipes are closed. Raises TimeoutExpired at `end`."""
     if child.stdin is None or child.stdout is None or child.stderr is None:
@@ -113,7 +119,7 @@ def _converse(
                     give = _give(key.fd, give)
                     done = not give
                 else:
-                    done = not _take(key.fd, pieces[key.fd], name)
+                    done = not _take(key.fd, pieces[key.fd], name, limit)
                 if done:
                     selector.unregister(key.fileobj)
                 if done and key.fileobj is child.stdin:
@@ -130,10 +136,10 @@ def _give(descriptor: int, left: bytes) -> bytes:
         return b""
 
 
-def _take(descriptor: int, into: bytearray, name: str) -> bool:
+def _take(descriptor: int, into: bytearray, name: str, limit: int) -> bool:
     """False at the end of the pipe. Raises LocalFault."""
     piece = os.read(descriptor, _PIECE)
     into += piece
-    if len(into) > OUTPUT_LIMIT:
-        raise LocalFault(f"cannot use {name}: it writes over {OUTPUT_LIMIT >> 20} MiB")
+    if len(into) > limit:
+        raise LocalFault(f"cannot use {name}: it writes over {limit >> 20} MiB")
     return bool(piece)

@@ -7,6 +7,7 @@ import click
 from vmoor import __version__
 from vmoor.cli.admin import admin
 from vmoor.cli.check import check
+from vmoor.cli.fleet import fleet
 from vmoor.cli.proxy import proxy
 from vmoor.cli.reaper import reaper
 from vmoor.cli.render import render
@@ -19,7 +20,7 @@ from vmoor.cli.wait import wait
 def vmoor() -> None:
     """Moor this virtual machine to an Istio mesh.
 
-    On a VM: status, wait, check, render, proxy. From anywhere with a kubeconfig: admin.
+    On a VM: status, wait, check, render, proxy. From anywhere with a kubeconfig: fleet, admin.
     Exit codes: 0 fine, 1 not fine, 2 usage, 78 configuration.
     """
 
@@ -32,5 +33,5 @@ def run() -> None:
     raise SystemExit(daemon())
 
 
-for command in (status, wait, check, render, proxy, reaper, admin):
+for command in (status, wait, check, render, proxy, fleet, reaper, admin):
     vmoor.add_command(command)

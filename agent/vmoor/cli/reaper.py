@@ -41,9 +41,10 @@ def reaper(
     budget: float,
     zone_loss: str,
 ) -> None:
-    """Take VMs that fell silent out of the mesh; delete what is left of them later.
+    """Take VMs that fell silent out of the mesh.
 
-    Several may run, one acts. Needs `vmoor admin manifests --reaper`.
+    And delete what is left of them later. Several may run, one acts. Needs
+    `vmoor admin manifests --reaper`.
     """
     from vmoor.reaper import daemon  # noqa: PLC0415 - not for every command
 

@@ -13,6 +13,7 @@ from vmoor import errors
 from vmoor.cli import statusfile
 
 LAPSE_S = 86_400.0  # what happened at night is still told in the morning
+REAPER = {"watching": ", reaper watching", "none": ", no reaper watches"}
 WORD = {"ok": "ok", "wait": "wait", "fail": "FAIL"}
 
 
@@ -112,7 +113,8 @@ def _fine(document: Mapping[str, Any], now: float) -> Iterator[str]:
     pending = ", restart pending: vmoor proxy restart" if proxy["restart_pending"] else ""
     yield f"proxy      ok    live {age(now - (proxy['since'] or now))}, {proxy['mode']}{pending}"
     ago = age(now - beat["at"]) if beat["at"] else "never"
-    yield f"heartbeat  ok    {ago} ago, every {beat['interval']:g}s"
+    watched = REAPER.get(str(beat.get("reaper")), "")
+    yield f"heartbeat  ok    {ago} ago, every {beat['interval']:g}s{watched}"
 
 
 def _steps(steps: Iterable[Mapping[str, Any]], now: float) -> Iterator[str]:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Optional
 
+from vmoor import __version__
 from vmoor.config.settings import Settings
 from vmoor.errors import Conflict, Forbidden, Rejected
 from vmoor.model import claim, lease
 from vmoor.model.credential import Credentials
 from vmoor.model.entry import Object, Owner
-from vmoor.model.lease import Beat, Judgement, Lock, Seen, Verdict
+from vmoor.model.lease import Beat, Judgement, Lock, Pace, Seen, Verdict
 from vmoor.model.machine import Machine
 from vmoor.ports import Clock, Cluster, Kind
 from vmoor.runtime.cell import Cell
@@ -40,6 +41,7 @@ class Heartbeat:
         address: Cell[str],
         lock: Cell[Lock],
         beat: Cell[Beat],
+        pace: Cell[Pace],
         machine: Machine,
         cluster: Cluster,
         clock: Clock,
@@ -50,6 +52,7 @@ class Heartbeat:
         self._address = address
         self._lock = lock
         self._beat = beat
+        self._pace = pace
         self._machine = machine
         self._cluster = cluster
         self._clock = clock
@@ -58,6 +61,8 @@ class Heartbeat:
         self._seen: Optional[Seen] = None
         self._sent = ""  # renewTime of the last PUT, whatever became of it
         self._sent_at = 0.0
+        self._paced = Pace()  # as sent then
+        self._lasts: float = lease.DURATION_S
         self._in_phase = False
         self._claimed = ""  # the address that our Lease carries, as claim.form
         self._rivals: Mapping[str, Seen] = {}
@@ -134,11 +139,15 @@ class Heartbeat:
         if settings is None or old is None or not self._lock.get().held:
             return
         owner = Owner(self._machine.name, settings.workload.service_account)
-        duration = max(lease.LAST_BEAT_S, lease.DURATION_S)
         self._sent_at = self._clock.now()
-        body = self._body(old, owner, duration)
+        body = self._body(old, owner, lease.LAST_BEAT_S)
         self._lease = self._cluster.replace(Kind.LEASE, body, deadline=deadline)
-        self._beat.set(Beat(at=self._sent_at, duration=duration))
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """The last PUT went through."""
+        interval = self._paced.interval
+        self._beat.set(Beat(at=self._sent_at, interval=interval, duration=self._lasts))
 
     def _tell_lapse(self) -> None:
         lock, lapsed = self._lock.get(), self._clock.now() - self._end_of_lease()
@@ -169,7 +178,7 @@ class Heartbeat:
         self._seen = judged.seen
         if judged.verdict in (Verdict.CREATE, Verdict.BEAT):
             if judged.confirms:
-                self._beat.set(Beat(at=self._sent_at))
+                self._confirm()
             if found is not None and lease.held_by(found, self._machine):
                 # A restart of the agent is no reason to ask whether the address is still ours.
                 self._claimed = claim.carried(found)
@@ -191,7 +200,7 @@ class Heartbeat:
 
     def _write(self, old: Optional[Object], owner: Owner) -> Settled:
         self._sent_at = self._clock.now()
-        body = self._body(old, owner, lease.DURATION_S)
+        body = self._body(old, owner)
         write = self._cluster.create if old is None else self._cluster.replace
         try:
             self._lease = write(Kind.LEASE, body, deadline=self._deadline())
@@ -199,16 +208,23 @@ class Heartbeat:
             self._lease = None
             raise
         self._seen = None
-        self._beat.set(Beat(at=self._sent_at))
+        self._confirm()
         if not self._lock.get().held:
             log.info("Holding the lease %s", lease.lease_name(self._machine.name))
         self._lock.set(Lock(held=True, words="held", address=self._lock.get().address))
         return Settled("beating", self._until_next())
 
-    def _body(self, old: Optional[Object], owner: Owner, duration: float) -> Object:
+    def _body(self, old: Optional[Object], owner: Owner, least: float = 0.0) -> Object:
+        self._paced = self._pace.get()
         self._sent = lease.micro_time(self._clock.wall())
+        self._lasts = max(least, self._paced.duration)
         body = lease.body(
-            old, machine=self._machine, owner=owner, duration=duration, renewed=self._sent
+            old,
+            machine=self._machine,
+            owner=owner,
+            duration=self._lasts,
+            renewed=self._sent,
+            annotations={lease.VERSION: __version__},
         )
         return claim.carrying(body, self._claimed)
 
@@ -217,9 +233,10 @@ class Heartbeat:
         return lease.beat_deadline(beat if beat.at else None, self._clock.now())
 
     def _until_next(self) -> float:
+        interval = self._paced.interval
         if self._in_phase:
-            pause = lease.next_beat(lease.INTERVAL_S, self._random())
+            pause = lease.next_beat(interval, self._random())
         else:  # machines that were started together must not beat together
             self._in_phase = True
-            pause = lease.INTERVAL_S * self._random()
+            pause = interval * self._random()
         return max(0.0, self._sent_at + pause - self._clock.now())

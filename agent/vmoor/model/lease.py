@@ -8,6 +8,7 @@ seconds of the judging machine, since another machine's clock proves nothing.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -17,15 +18,29 @@ from vmoor.model import entry
 from vmoor.model.entry import Object, Owner
 from vmoor.model.machine import Machine
 
-INTERVAL_S = 3.0  # without a reaper in the mesh; design: max(3 s, VMs / 300)
-DURATION_S = 10  # 3 x interval + 1 s: two beats may be lost
+INTERVAL_S = 3.0  # without a reaper in the mesh, and with one up to 900 VMs (model.reaper.fleet)
+DURATION_S = 10  # of that interval
 LAST_BEAT_S = 60  # a stop that is not a leave: time for an upgrade or a restart
 LONGEST_S = 120  # what anybody believes of a duration in a Lease, the reaper too
+VERSION = "vmoor.io/version"  # annotation: of the agent that beats
 JITTER = 0.1
 RESERVE_S = 1.0  # a beat ends this long before the lease does, so that one more can be tried
 FIRST_DEADLINE_S = 5.0  # of a beat when the lease has lapsed or is not known
 LOOK_S = 1.0  # how often a foreign Lease is looked at while it is not known whether it moves
 SLOW_LOOK_S = 5.0  # the same once it has moved
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the fleet is told: seconds between two beats, and whether a reaper sees them."""
+
+    interval: float = INTERVAL_S
+    reaper: str = ""  # "watching", "none", "unknown"; "" = not looked long enough
+
+    @property
+    def duration(self) -> int:
+        """leaseDurationSeconds: two beats may be lost, and one may take a second."""
+        return math.ceil(round(3 * self.interval, 6)) + 1
 
 
 @dataclass(frozen=True)
@@ -156,10 +171,17 @@ def believed(duration: Any) -> float:
 
 
 def body(
-    old: Optional[Object], *, machine: Machine, owner: Owner, duration: float, renewed: str
+    old: Optional[Object],
+    *,
+    machine: Machine,
+    owner: Owner,
+    duration: float,
+    renewed: str,
+    annotations: Optional[Mapping[str, str]] = None,
 ) -> Object:
     """The Lease to create or to put over `old`.
 
+    No annotation is carried over: what the reaper or a person noted there ends with this beat.
     Entries never refer to it as their owner: a recreated Lease has another UID, and garbage
     collection would take live entries.
     """
@@ -169,6 +191,8 @@ def body(
     if old is not None:
         meta.update(entry.judged(old))
         meta["labels"] = {**(entry.metadata(old).get("labels") or {}), **owner.labels}
+    if annotations:
+        meta["annotations"] = dict(annotations)
     changes = int(spec.get("leaseTransitions") or 0)
     return {
         "apiVersion": "coordination.k8s.io/v1",

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Health, Verdict
-from vmoor.model.lease import Beat, Lock
+from vmoor.model.lease import Beat, Lock, Pace
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.selection import LISTED, Selection
@@ -50,6 +50,7 @@ class Snapshot:
     proxy: ProxyState = field(default_factory=ProxyState)
     lock: Lock = field(default_factory=Lock)
     beat: Beat = field(default_factory=Beat)
+    pace: Pace = field(default_factory=Pace)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     entries: Sequence[EntryState] = ()
     sights: Mapping[str, Sight] = field(default_factory=dict)
@@ -223,6 +224,7 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
             "words": snap.lock.words,
             "at": wall(snap.beat.at),
             "interval": snap.beat.interval,
+            "reaper": snap.pace.reaper,
         },
         "services": [_service(snap, s) for s in snap.discovered.services],
         "conditions": [vars(c) for c in conditions(snap)],

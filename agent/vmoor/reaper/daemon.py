@@ -70,11 +70,25 @@ class Reaper:
         bell = Bell()
         brakes.rings(bell)
         self._loops = (
-            Loop("election", self._election.reconcile, Bell(), clock, longest=RETRY_S),
-            Loop("leases", watched.reconcile, Bell(), clock, detached=True, longest=LONGEST_S),
-            Loop("entries", listed.reconcile, Bell(), clock, detached=True, longest=LONGEST_S),
-            Loop("reaping", reaping.reconcile, Bell(), clock, longest=RETRY_S),
-            Loop("publishing", publishing.reconcile, bell, clock, longest=LONGEST_S),
+            Loop("election", self._election.reconcile, Bell(), clock, longest=lambda: RETRY_S),
+            Loop(
+                "leases",
+                watched.reconcile,
+                Bell(),
+                clock,
+                detached=True,
+                longest=lambda: LONGEST_S,
+            ),
+            Loop(
+                "entries",
+                listed.reconcile,
+                Bell(),
+                clock,
+                detached=True,
+                longest=lambda: LONGEST_S,
+            ),
+            Loop("reaping", reaping.reconcile, Bell(), clock, longest=lambda: RETRY_S),
+            Loop("publishing", publishing.reconcile, bell, clock, longest=lambda: LONGEST_S),
         )
 
     def _kube(self) -> Kube:

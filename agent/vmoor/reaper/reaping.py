@@ -13,11 +13,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Optional
 
-from vmoor.errors import Conflict, Unavailable, VmoorError
+from vmoor.errors import Conflict, Forbidden, Rejected, Unavailable, VmoorError
 from vmoor.model import entry, event, lease
 from vmoor.model.entry import Object
 from vmoor.model.reaper import LEASE_EXPIRED, MANAGER, seen
-from vmoor.model.reaper.decision import Brake, Decision, decide
+from vmoor.model.reaper.decision import Brake, Decision, Scope, decide
 from vmoor.model.reaper.election import Leadership
 from vmoor.model.reaper.seen import Endpoint, Grave, Pulse, Vm
 from vmoor.ports import Clock, Cluster, Kind
@@ -59,23 +59,35 @@ class Reaping:
         self._cluster = cluster
         self._clock = clock
         self._absent: dict[Vm, float] = {}  # VMs with entries and no Lease, since when
+        self._eased: dict[Scope, float] = {}  # scopes whose brake has ended, and when
         self._told: Collection[str] = ()
 
     def reconcile(self) -> Settled:
         began = self._clock.now()
         self._note_absent(began)
-        words = self._idle(began)
+        words = self._blind(began)
         if words:
             return Settled(words, REST_S, waiting=True)
         decision = self._decide(began)
-        self._brakes.set(tuple(decision.brakes))
+        if self._note_brakes(decision, began):
+            decision = self._decide(began)
+        words = self._idle(began)
+        if words:  # it knows of the brakes all the same, should it lead soon
+            return Settled(words, REST_S, waiting=True)
         self._tell(decision)
         acts = self._acts(decision)
+        failures = []
         for act in acts[:BATCH]:
             if self._clock.now() - began > PASS_S:
                 break
-            with contextlib.suppress(Conflict):  # judged anew when the watch has told the change
+            try:
                 act()
+            except Conflict:  # judged anew when the watch has told the change
+                pass
+            except (Rejected, Forbidden) as e:  # one bad object must not keep the others
+                failures.append(e)
+        if failures:
+            raise failures[0]
         if acts:
             return Settled("acting", max(0.0, began + BATCH_S - self._clock.now()))
         left = decision.wake + EDGE_S - self._clock.now()
@@ -83,8 +95,9 @@ class Reaping:
 
     def _idle(self, now: float) -> str:
         """Why nothing may be done now; "" = it may."""
-        if not self._leadership.get().acts(now):
-            return "stands by"
+        return "stands by" if not self._leadership.get().acts(now) else self._blind(now)
+
+    def _blind(self, now: float) -> str:
         if not self._entries.get().live or self._leases.get().silent(now):
             return "sees nothing: a watch is silent"
         return ""
@@ -96,8 +109,17 @@ class Reaping:
         confirmed = {pulse.vm for pulse in pulses if pulse.confirmed}
         return decide(
             now, sight.t0, pulses, entries.things.values(), confirmed, self._zone_loss,
-            self._latency.get(),
+            self._latency.get(), self._eased,
         )  # fmt: skip
+
+    def _note_brakes(self, decision: Decision, now: float) -> bool:
+        """Whether one has just ended."""
+        before = {brake.scope for brake in self._brakes.get()}
+        kept = {s: at for s, at in self._eased.items() if now - at < lease.LONGEST_S}
+        ended = before - {brake.scope for brake in decision.brakes}
+        self._eased = {**kept, **dict.fromkeys(ended, now)}
+        self._brakes.set(tuple(decision.brakes))
+        return bool(ended)
 
     def _note_absent(self, now: float) -> None:
         known = {pulse.vm for pulse in self._leases.get().things.values()}
@@ -164,7 +186,7 @@ class Reaping:
     def _lease(self, vm: Vm) -> tuple[Pulse, Optional[Object]]:
         """As the API server has it now. Raises Conflict when it is not what was judged."""
         name = lease.lease_name(vm.name)
-        known = self._leases.get().things.get((vm.namespace, name))
+        known = self._leases.get().find((vm.namespace, name))
         thing = self._cluster.within(vm.namespace).get(Kind.LEASE, name, deadline=self._deadline())
         there = seen.pulse(thing, 0.0) if thing is not None else None
         if known is None and thing is None:

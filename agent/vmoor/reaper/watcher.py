@@ -21,6 +21,7 @@ FLOOR_S = 0.1  # between two watches; a server that ends each at once is not ask
 # The leader renews its Lease every 2 s, and each renewal comes through the watch of the Leases:
 # a longer silence is ours.
 GAP_S = 5.0
+RECENT = 200  # changes until all is copied once
 
 Key = tuple[str, str]  # namespace, name
 
@@ -29,13 +30,29 @@ Key = tuple[str, str]  # namespace, name
 class Sight(Generic[T]):
     """`t0`: when the watch began or came back from a gap. `heard`: its last word.
 
-    Two of them are never equal: comparing 10 000 VMs at each beat would be work for nothing.
+    Two of them are never equal: comparing 10 000 VMs at each beat would be work for nothing, and
+    so would be copying them: `recent` are the changes since `base`, None = gone.
     """
 
-    things: Mapping[Key, T] = field(default_factory=dict)
+    base: Mapping[Key, T] = field(default_factory=dict)
+    recent: Mapping[Key, Optional[T]] = field(default_factory=dict)
     live: bool = False
     t0: float = 0.0
     heard: float = 0.0
+
+    @property
+    def things(self) -> Mapping[Key, T]:
+        all_ = {**self.base, **self.recent}
+        return {key: value for key, value in all_.items() if value is not None}
+
+    def find(self, key: Key) -> Optional[T]:
+        return self.recent[key] if key in self.recent else self.base.get(key)
+
+    def changed(self, key: Key, value: Optional[T]) -> Sight[T]:
+        after = replace(self, recent={**self.recent, key: value})
+        if len(after.recent) <= RECENT:
+            return after
+        return replace(after, base=after.things, recent={})
 
     def heard_at(self, now: float) -> Sight[T]:
         t0 = now if now - self.heard > GAP_S else self.t0
@@ -86,10 +103,10 @@ class Watcher(Generic[T]):
         old, now = self._sight.get(), self._clock.now()
         found: dict[Key, T] = {}
         for thing in things:
-            value = self._read(thing, now, old.things.get(_key(thing)))
+            value = self._read(thing, now, old.find(_key(thing)))
             if value is not None:
                 found[_key(thing)] = value
-        self._sight.set(replace(old.heard_at(now), things=found, live=True))
+        self._sight.set(replace(old.heard_at(now), base=found, recent={}, live=True))
         self._version = version
 
     def _take(self, change: Change) -> None:
@@ -97,19 +114,11 @@ class Watcher(Generic[T]):
         sight = self._sight.get().heard_at(now)
         self._version = entry.version(change.object)
         if change.type != "BOOKMARK":
-            sight = replace(sight, things=self._with(sight.things, change, now))
+            key, value = _key(change.object), None
+            if change.type != "DELETED":
+                value = self._read(change.object, now, sight.find(key))
+            sight = sight.changed(key, value)
         self._sight.set(sight)
-
-    def _with(self, old: Mapping[Key, T], change: Change, now: float) -> Mapping[Key, T]:
-        key, things = _key(change.object), dict(old)
-        value = None
-        if change.type != "DELETED":
-            value = self._read(change.object, now, old.get(key))
-        if value is None:
-            things.pop(key, None)
-        else:
-            things[key] = value
-        return things
 
 
 def _key(thing: Object) -> Key:

@@ -78,7 +78,7 @@ class Loop:
         clock: Clock,
         *,
         detached: bool = False,
-        longest: float = LONGEST_S,
+        longest: Callable[[], float] = lambda: LONGEST_S,
         refused: Optional[Callable[[errors.Unauthenticated], None]] = None,
         distrusted: Callable[[], None] = lambda: None,
     ) -> None:
@@ -146,7 +146,7 @@ class Loop:
 
     def _failed(self, error: errors.VmoorError) -> float:
         self._backoff = self._backoff.failed()
-        delay = self._backoff.delay(random.random(), self._longest)  # noqa: S311 - jitter, not a secret
+        delay = self._delay()
         if isinstance(error, errors.Unauthenticated) and self._refused is not None:
             self._refused(error)
         if isinstance(error, errors.Untrusted):
@@ -166,12 +166,15 @@ class Loop:
     def _broke(self, error: Exception) -> float:
         self._backoff = self._backoff.failed()
         self.bugs += 1
-        delay = self._backoff.delay(random.random(), self._longest)  # noqa: S311 - jitter, not a secret
+        delay = self._delay()
         log.error(
             "%s: this is a bug in vmoor, next try in %.0f s", self.name, delay, exc_info=error
         )
         self._post("fail", f"a bug in vmoor: {type(error).__name__}", "see the journal", delay)
         return delay
+
+    def _delay(self) -> float:
+        return self._backoff.delay(random.random(), self._longest())  # noqa: S311 - jitter, not a secret
 
     def _tell(self, level: int, words: str, remedy: str, then: str = "") -> None:
         now = self._clock.now()

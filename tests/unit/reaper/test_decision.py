@@ -276,6 +276,21 @@ def test_it_leaves_the_brake_by_itself() -> None:
     assert len(fleet(14, 4).decide().out) == 4
 
 
+def test_who_comes_back_last_has_a_lease_more() -> None:
+    """A fault that silenced many ends: the first to beat must not make the last ones dead."""
+    world = fleet(10, 2)
+    leases = tuple(replace(p, changed=NOW + 5) if p.vm > vm(1) else p for p in world.leases)
+    args = (T0, leases, world.entries, (), True, 0.0)
+    eased = {Scope("shop", "web"): NOW - 4.0}
+    decision = decide(NOW, *args, eased)
+    assert not decision.out
+    assert {h.reason for h in decision.hold} == {"a brake has just ended"}
+    assert decision.wake <= NOW + 6.0
+    assert len(decide(NOW + 6.1, *args, eased).out) == 2
+    confirmed = (T0, leases, world.entries, {vm(0)}, True, 0.0)
+    assert names(decide(NOW, *confirmed, eased).out) == ["vm00"]
+
+
 def test_what_is_out_already_still_counts() -> None:
     """Three of ten each hour would be all of them: the expired and the buried fill the share."""
     world = fleet(10, 6)

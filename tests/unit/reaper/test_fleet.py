@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from vmoor.model.lease import Pace
 from vmoor.model.reaper import fleet
 
 
@@ -12,7 +13,7 @@ from vmoor.model.reaper import fleet
 def test_the_budget_sets_the_beat(vms: int, interval: float, lasts: int) -> None:
     """300 beats a second; a lease is three of them and a second, never over 120 s."""
     assert fleet.interval(vms) == interval
-    assert fleet.duration(interval) == lasts
+    assert Pace(interval).duration == lasts
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Optional
 
 import pytest
-from vmoor.errors import Unavailable, VmoorError
+from vmoor.errors import Rejected, Unavailable, VmoorError
 from vmoor.model import entry, lease
 from vmoor.model.reaper import MANAGER, seen
 from vmoor.ports import Kind
@@ -188,6 +188,20 @@ def test_most_of_the_fleet_is_not_removed() -> None:
     assert mesh.reaper.brakes.get() == ()
 
 
+def test_the_last_to_come_back_is_not_dead() -> None:
+    """An outage of the agents' way to the server, which the reaper does not share: nobody goes,
+    also not who beats a few seconds after the others."""
+    mesh = Mesh(6)
+    mesh.pass_by(40, ())
+    for vm in mesh.vms[1:]:
+        vm.beat()
+    mesh.pass_by(8, mesh.vms[1:])
+    assert mesh.reaper.brakes.get() == ()
+    assert mesh.writes() == []
+    mesh.pass_by(6, mesh.vms[1:])
+    assert mesh.writes() == [("status", "web.vm0")]
+
+
 def test_a_confirmed_death_is_believed_until_the_next_beat() -> None:
     """`vmoor fleet confirm` names holder and beat."""
     mesh = Mesh(10)
@@ -278,6 +292,21 @@ def test_it_paces_its_writes() -> None:
     settled = mesh.reaper.turn()
     assert len(mesh.writes()) == 25
     assert settled.again == pytest.approx(0.5)
+
+
+def test_one_bad_object_does_not_keep_the_others() -> None:
+    """The server refuses one write: the others are done, and the refusal is told."""
+    mesh = Mesh(8)
+    mesh.cluster.refuse = lambda verb, name: (
+        Rejected("cannot patch web.vm0") if (verb, name) == ("status", "web.vm0") else None
+    )
+    mesh.pass_by(10, mesh.vms[2:])
+    mesh.clock.pass_by(1)
+    for vm in mesh.vms[2:]:
+        vm.beat()
+    with pytest.raises(Rejected, match="web.vm0"):
+        mesh.reaper.turn()
+    assert [vm.health() for vm in mesh.vms[:2]] == [LIVES, EXPIRED]
 
 
 def test_the_interval_grows_with_the_fleet() -> None:

@@ -465,3 +465,23 @@ def test_a_damaged_note_counts_as_none() -> None:
     after = vm.boot("b1")
     after.moor(web=None)
     assert health(cluster) == "False"
+
+
+def test_what_the_reaper_said_is_lifted_after_a_new_beat_only() -> None:
+    """A VM that stood still and goes on: first it beats, then its entry is in the mesh again."""
+    cluster = FakeCluster()
+    vm = Vm(cluster)
+    vm.moor()
+    have = cluster.there(Kind.ENTRY, "web.vm1")
+    assert have is not None
+    vm.clock.pass_by(20)
+    body = entry.with_health(
+        have, status=False, reason="LeaseExpired", message="silent", wall=vm.clock.wall()
+    )
+    cluster.apply(Kind.ENTRY, body, force=True, status=True, manager="vmoor-reaper", deadline=5)
+    vm.watch()
+    assert vm.register().waiting
+    assert entry.health_status(cluster.there(Kind.ENTRY, "web.vm1") or {}) == "False"
+    vm.beat_once()
+    vm.register()
+    assert entry.health_status(cluster.there(Kind.ENTRY, "web.vm1") or {}) == "True"

@@ -15,7 +15,7 @@ from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState, Owner
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
 from vmoor.model.health import Health, Verdict
-from vmoor.model.lease import Beat, Lock
+from vmoor.model.lease import Beat, Lock, Pace
 from vmoor.model.machine import Machine
 from vmoor.model.proxy import ProxyState
 from vmoor.model.registration import Observed
@@ -113,7 +113,7 @@ class Vm:
         self.own_address = Cell(address)
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.proxy_state = Cell(ProxyState(live=True, invocation_id="i1"))
-        self.lock, self.beat = Cell(Lock()), Cell(Beat())
+        self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
         self.observed = Cell(Observed())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
@@ -125,6 +125,7 @@ class Vm:
             address=self.own_address,
             lock=self.lock,
             beat=self.beat,
+            pace=self.pace,
             clock=self.clock,
             random=lambda: 0.5,
             **own,

@@ -56,7 +56,9 @@ def test_failures_double_up_to_half_a_minute() -> None:
 
 def test_a_loop_may_bound_its_patience() -> None:
     """The heartbeat never waits longer than a beat: entries may be written again at once."""
-    beat = Loop("heartbeat", Script(errors.Unavailable("away")), Bell(), Stopped(), longest=3.0)
+    beat = Loop(
+        "heartbeat", Script(errors.Unavailable("away")), Bell(), Stopped(), longest=lambda: 3.0
+    )
     assert all(beat.turn() <= 3.6 for _ in range(12))
 
 

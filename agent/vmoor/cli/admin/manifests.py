@@ -36,7 +36,7 @@ from vmoor.model import manifests as model
 )
 @click.option("--reaper", is_flag=True, help="Print what `vmoor reaper` needs instead.")
 @click.option("--image", default="", help="With --reaper: also a Deployment of this image.")
-def manifests(  # noqa: PLR0913 - one for each option
+def manifests(
     namespace: Optional[str],
     account: Optional[str],
     minter: tuple[str, str],

@@ -40,6 +40,7 @@ class Scope(NamedTuple):
 
 
 MESH = Scope()
+NEVER: Mapping[Scope, float] = {}
 
 
 class Brake(NamedTuple):
@@ -113,11 +114,12 @@ class _State:
 
     lost: set[Vm] = field(default_factory=set)
     dead: dict[Vm, float] = field(default_factory=dict)
+    lasts: dict[Vm, float] = field(default_factory=dict)  # their leases' seconds, of the dead
     ignored: set[Vm] = field(default_factory=set)
     graves: dict[Vm, Grave] = field(default_factory=dict)
 
 
-def decide(
+def decide(  # noqa: PLR0913 - every input of the decision by name
     now: float,
     t0: float,
     leases: Collection[Pulse],
@@ -125,10 +127,13 @@ def decide(
     confirmed: Collection[Vm],
     zone_loss: bool,  # noqa: FBT001 - the last input
     latency: float = 0.0,
+    eased: Mapping[Scope, float] = NEVER,
 ) -> Decision:
     """`t0`: our start, or the end of the last gap of our watch. `latency`: seconds of our writes.
 
-    `zone_loss`: a whole zone may be lost without a brake.
+    `zone_loss`: a whole zone may be lost without a brake. `eased`: since when a scope that was
+    braked is so no more. When the fault that silenced many ends, some beat a little later than the
+    others: the last of them have another lease before they are taken for dead.
     """
     clock = _Clock(now)
     state = _judge(clock, t0, leases, latency)
@@ -145,7 +150,7 @@ def decide(
         return Decision(forget=forget, wake=clock.wake)
     tallies = _tallies(owned, state)
     braked = {s for s, t in tallies.items() if t.braked(zone_loss=zone_loss)}
-    out, hold = _out(owned, state, braked, confirmed)
+    out, hold = _out(clock, owned, state, braked, eased, confirmed)
     return Decision(
         out=out,
         hold=hold,
@@ -176,7 +181,7 @@ def _judge(clock: _Clock, t0: float, leases: Iterable[Pulse], latency: float) ->
         if silent:
             state.lost.add(vm)
         if dead:
-            state.dead[vm] = clock.now - base
+            state.dead[vm], state.lasts[vm] = clock.now - base, lasts
     return state
 
 
@@ -220,9 +225,11 @@ def _brake(
 
 
 def _out(
+    clock: _Clock,
     owned: Mapping[Vm, Sequence[Endpoint]],
     state: _State,
     braked: Collection[Scope],
+    eased: Mapping[Scope, float],
     confirmed: Collection[Vm],
 ) -> tuple[Sequence[Endpoint], Sequence[Held]]:
     standing: dict[Scope, int] = defaultdict(int)
@@ -236,8 +243,11 @@ def _out(
     hold: list[Held] = []
     for endpoint in dead:
         scope, brake = _scope(endpoint), _brake(endpoint, braked, confirmed)
+        ends = max((eased[s] for s in (scope, MESH) if s in eased), default=-math.inf)
         if brake is not None:
             hold.append(Held(endpoint, f"brake on {brake}"))
+        elif endpoint.vm not in confirmed and not clock.past(ends + state.lasts[endpoint.vm]):
+            hold.append(Held(endpoint, "a brake has just ended"))
         elif endpoint.vm not in confirmed and standing[scope] <= 1:
             hold.append(Held(endpoint, f"the last healthy endpoint of {scope}"))
         else:

@@ -36,11 +36,6 @@ def interval(vms: int, budget: float = BUDGET) -> float:
     return min(LONGEST_S, max(lease.INTERVAL_S, tenths / 10))
 
 
-def duration(interval: float) -> int:
-    """leaseDurationSeconds: two beats may be lost, and one may take a second."""
-    return math.ceil(round(3 * interval, 6)) + 1
-
-
 def obeyed(thing: Optional[Object]) -> float:
     """The interval that an agent takes from there, in bounds whatever it says."""
     marks = entry.metadata(thing or {}).get("annotations") or {}
