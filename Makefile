@@ -9,7 +9,7 @@ VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh | sha256sum | c
 BIN := $(VENV)/bin
 PY := PYTHONPATH=agent $(BIN)/python
 
-.PHONY: help demo test check unit contract test-packages system bench deb rpm rig fmt clean
+.PHONY: help demo test check unit contract test-packages system bench deb rpm repo rig fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t16
@@ -45,6 +45,9 @@ deb: ## dist/vmoor_*.deb, linted
 
 rpm: ## dist/vmoor-*.rpm and its source, linted; for EL and Fedora, rebuild the source there
 	@packaging/build-rpm.sh
+
+repo: deb rpm ## dist/repo: both as an apt and a yum repository (SIGN_KEY=... signs them)
+	@packaging/build-repo.sh
 
 fmt: $(VENV) ## format the code
 	@$(BIN)/ruff format -q agent tests packaging && $(BIN)/ruff check -q --fix agent tests packaging

@@ -15,7 +15,7 @@ clean() { env -i HOME="$work" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$
 
 packaging/source.sh "$work/vmoor"
 cd "$work/vmoor"
-if ! command -v dpkg-buildpackage lintian >/dev/null || ! clean dpkg-checkbuilddeps 2>/dev/null; then
+if ! type dpkg-buildpackage lintian &>/dev/null || ! clean dpkg-checkbuilddeps 2>/dev/null; then
     echo "installing what the build needs"
     apt_get=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
     "${apt_get[@]}" update

@@ -2,7 +2,7 @@
 # Build the .rpm and the source .rpm from the checkout as it is, with Debian's rpmbuild, and lint
 # them. What users install is built from the source .rpm on their distribution (docs/packages.md).
 # Installs what the build needs, if it is not there (root).
-# Usage: build-rpm.sh [OUTPUT]; default: dist
+# Usage: build-rpm.sh [OUTPUT [OPTION...]]; default: dist. The options are rpmbuild's.
 set -euo pipefail
 umask 022 # the packages do not depend on whose checkout it is
 
@@ -17,7 +17,7 @@ clean() { env -i HOME="$work" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$
 version=$(sed -n 's/^Version: *//p' rpm/vmoor.spec)
 packaging/source.sh "$work/vmoor-$version"
 cd "$work"
-if ! command -v rpmbuild rpmlint >/dev/null ||
+if ! type rpmbuild rpmlint &>/dev/null ||
     ! (cd "vmoor-$version" && clean dpkg-checkbuilddeps 2>/dev/null); then
     echo "installing what the build needs"
     apt_get=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
@@ -31,8 +31,9 @@ tar --sort=name --owner=0 --group=0 --numeric-owner -cf - "vmoor-$version" |
     gzip -9n >"rpmbuild/SOURCES/vmoor-$version.tar.gz"
 log=$work/build.log
 macros=$work/vmoor-$version/rpm/macros.debian
+options=("${@:2}")
 build() {
-    clean rpmbuild --load="$macros" --nodeps "$@" "vmoor-$version/rpm/vmoor.spec" >"$log" 2>&1 ||
+    clean rpmbuild --load="$macros" --nodeps "${options[@]}" "$@" "vmoor-$version/rpm/vmoor.spec" >"$log" 2>&1 ||
         { tail -n 40 "$log" >&2; exit 1; }
 }
 # Not -ba: a binary package that was built with its source holds that one's id. The source package

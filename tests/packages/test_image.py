@@ -6,25 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import process, root
+from tests.packages import image
 
-# As a container's build or a cloud image's: a root and nothing that runs in it.
-ENTER = """\
-set -eu
-cd "$2"
-mkdir upper work merged
-mount -t overlay overlay -o "lowerdir=$1,upperdir=upper,workdir=work,volatile" merged
-mount -t proc proc merged/proc
-cp "$3" merged/package.deb
-chroot merged sh -euxc "$4"
-"""
 STEPS = """\
 snapshot() {
     find / -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune \\
         -o -printf '%p %l %M %u:%g\\n' | sort
 }
 snapshot >/before
-dpkg --install --force-unsafe-io /package.deb </dev/null
+dpkg --install --force-unsafe-io /given/*.deb </dev/null
 systemctl is-enabled vmoor.service vmoor-exec.socket
 stat -c '%U:%G %a %n' /etc/vmoor/conf.d /etc/vmoor/credentials
 vmoor --version
@@ -36,26 +26,23 @@ NOTED = ("/after ", "/var/log/dpkg.log ")
 
 
 @pytest.fixture(scope="module")
-def image(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def built(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the steps said, and the image after them."""
     folder = tmp_path_factory.mktemp("image")
-    layers = ":".join(str(layer) for layer in root.debian().layers)
-    enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
-    said = process.run([*enter, layers, str(folder), str(deb), STEPS], timeout=120)
-    return said, folder / "upper"
+    return image.run(folder, STEPS, deb), folder / "upper"
 
 
-def test_it_is_enabled_for_the_first_boot(image: tuple[str, Path]) -> None:
+def test_it_is_enabled_for_the_first_boot(built: tuple[str, Path]) -> None:
     """Both units are enabled, the folders have their owners, the command works; nothing fails."""
-    said, _ = image
+    said, _ = built
     assert "enabled\nenabled\n" in said
     assert "root:vmoor 750 /etc/vmoor/conf.d\nroot:vmoor 750 /etc/vmoor/credentials\n" in said
     assert "vmoor, version " in said
 
 
-def test_a_purge_leaves_nothing_but_the_users(image: tuple[str, Path]) -> None:
+def test_a_purge_leaves_nothing_but_the_users(built: tuple[str, Path]) -> None:
     """Of all files of the image, none was added, removed or changed its mode, owner or target."""
-    said, after = image
+    said, after = built
     assert "vmoor:/var/lib/vmoor:/usr/sbin/nologin\n" in said
     lines = [set((after / name).read_text().splitlines()) for name in ("before", "after")]
     assert [line for line in sorted(lines[0] ^ lines[1]) if not line.startswith(NOTED)] == []
