@@ -9,10 +9,10 @@ VENV := $(CACHE)/venv-$(shell cat tests/tools.txt tests/tools.sh | sha256sum | c
 BIN := $(VENV)/bin
 PY := PYTHONPATH=agent $(BIN)/python
 
-.PHONY: help demo test check unit contract test-packages system bench deb rpm repo rig fmt clean
+.PHONY: help demo test check unit el9 contract test-packages system bench deb rpm repo version release rig fmt clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t16
 
 demo: $(VENV) ## boot VMs, moor them, break them, with measured times (root; KEEP=1 leaves it running)
 	@$(PY) -m tests.demo $(if $(KEEP),--keep)
@@ -24,6 +24,9 @@ check: $(VENV) ## ruff, mypy, layers, shellcheck, codespell
 
 unit: $(VENV) ## unit tests: no sleep, socket or thread
 	@$(PY) -m pytest -q tests/unit
+
+el9: ## unit tests on Python 3.9 with Enterprise Linux 9's libraries (PYTHON39=/path)
+	@tests/el9.sh
 
 contract: $(VENV) rig ## the same suites against fakes and the real API server, OpenBao, systemd
 	@$(PY) -m pytest -q --durations=5 tests/contract
@@ -48,6 +51,12 @@ rpm: ## dist/vmoor-*.rpm and its source, linted; for EL and Fedora, rebuild the 
 
 repo: deb rpm ## dist/repo: both as an apt and a yum repository (SIGN_KEY=... signs them)
 	@packaging/build-repo.sh
+
+version: ## make CHANGELOG.md's Unreleased the version VERSION=X.Y.Z, everywhere
+	@packaging/version.py $(VERSION) $$(date -I)
+
+release: ## dist/release: sources, packages, bill of materials, checksums, of a clean checkout
+	@packaging/build-release.sh
 
 fmt: $(VENV) ## format the code
 	@$(BIN)/ruff format -q agent tests packaging && $(BIN)/ruff check -q --fix agent tests packaging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.rig import process, root
+from tests.rig import prerequisites, process, root
 
 ENTER = """\
 set -eu
@@ -20,11 +20,12 @@ chroot merged sh -euxc "$steps"
 """
 
 
-def run(folder: Path, steps: str, *given: Path) -> str:
+def run(folder: Path, steps: str, *given: Path, release: str = "bookworm") -> str:
     """What these shell commands say, in a fresh root, with copies of files or folders in /given.
 
     RigError if one fails. What they change is in folder/upper after.
     """
-    layers = ":".join(str(layer) for layer in root.debian().layers)
+    prerequisites.install()
+    layers = ":".join(str(layer) for layer in root.debian(release=release).layers)
     enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
     return process.run([*enter, str(folder), layers, steps, *map(str, given)], timeout=120)

@@ -25,11 +25,13 @@ snapshot >/after
 NOTED = ("/after ", "/var/log/dpkg.log ")
 
 
-@pytest.fixture(scope="module")
-def built(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def built(
+    request: pytest.FixtureRequest, deb: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """What the steps said, and the image after them."""
     folder = tmp_path_factory.mktemp("image")
-    return image.run(folder, STEPS, deb), folder / "upper"
+    return image.run(folder, STEPS, deb, release=request.param), folder / "upper"
 
 
 def test_it_is_enabled_for_the_first_boot(built: tuple[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Disks that the test VMs start from: a Debian 12 root and layers installed on top of it.
+"""Disks that the test VMs start from: a Debian root and layers installed on top of it.
 
 A disk is a stack of read-only directories for overlayfs, made once and kept in the cache under the
 hash of its recipe. It never holds vmoor itself: cloud-init installs the package at each boot.
@@ -80,8 +80,8 @@ class Disk:
     layers: tuple[Path, ...]
 
 
-def debian(tell: Tell = print) -> Disk:
-    recipe = PACKAGES + CUSTOMIZE
+def debian(tell: Tell = print, release: str = "bookworm") -> Disk:
+    recipe = PACKAGES + CUSTOMIZE + ("" if release == "bookworm" else release)
     folder = build.CACHE / "roots" / _digest(recipe)
 
     def make(scratch: Path) -> Path:
@@ -90,12 +90,12 @@ def debian(tell: Tell = print) -> Disk:
         run(
             ["mmdebstrap", "--quiet", "--variant=minbase",
              "--include=" + ",".join(PACKAGES.split()),
-             f'--customize-hook=sh {hook} "$1"', "bookworm", str(scratch / "root")],
+             f'--customize-hook=sh {hook} "$1"', release, str(scratch / "root")],
             timeout=_BUILD_TIMEOUT,
         )  # fmt: skip
         return scratch / "root"
 
-    _once(folder, "Debian 12 root for the test VMs", make, tell)
+    _once(folder, f"root of Debian's {release} for the test VMs", make, tell)
     return Disk((folder,))
 
 
