@@ -158,7 +158,7 @@ class Reaping:
         thing = self._entry(endpoint)
         if thing is None or entry.health_status(thing) == "True":
             return
-        if lease_object is not None:
+        if lease_object is not None and not pulse.drained:  # who went on purpose is no loss
             self._bury(pulse, lease_object, endpoint)
         self._remove(Kind.ENTRY, endpoint.vm, thing)
         log.warning("Entry %s of VM %s: deleted, its VM is dead", endpoint.name, endpoint.vm)

@@ -119,6 +119,22 @@ def test_what_is_left_of_a_dead_vm_goes_in_order() -> None:
                              ("delete", "vmoor-vm0")]  # fmt: skip
 
 
+def test_a_drained_vm_that_was_terminated_leaves_no_tombstone() -> None:
+    """A scale-in is no loss that the brake should count."""
+    mesh = Mesh(4)
+    mesh.cluster.edit(
+        Kind.LEASE, "vmoor-vm0",
+        lambda thing: thing["metadata"].update(annotations={seen.DRAINED: "root 2026"}),
+    )  # fmt: skip
+    mesh.vms[0].serve("web", healthy=False)
+    mesh.pass_by(3620, mesh.vms[1:])
+    assert mesh.vms[0].health() == ("", "")
+    mesh.pass_by(8, mesh.vms[1:])
+    assert mesh.cluster.there(Kind.LEASE, "vmoor-vm0") is None
+    assert mesh.writes() == [("status", "web.vm0"), ("delete", "web.vm0"),
+                             ("delete", "vmoor-vm0")]  # fmt: skip
+
+
 def test_a_beat_removes_the_tombstone() -> None:
     """A VM that returns after its entries were deleted is one like any other."""
     mesh = Mesh(4)

@@ -24,8 +24,8 @@ ZONE_REST = 2  # VMs outside a zone that must be there to speak for it
 ZONE_ALIVE = 20  # 1/20 of these may be lost: at least 95 % are outside Q
 DELETE_S = 600.0  # out of the mesh for so long: the entry goes
 TOMBSTONE_S = 3600.0  # a dead VM counts for so long after its entries are gone
-# What no beat ever vouches for: entries without a Lease, Leases without entries, entries of the
-# dead that were not healthy when it died.
+# What no beat vouches for any more: entries without a Lease, Leases without entries, entries of
+# the dead that were not healthy when it died, those of a drained VM that beats no more.
 ORPHAN_S = 3600.0
 
 
@@ -116,6 +116,7 @@ class _State:
     dead: dict[Vm, float] = field(default_factory=dict)
     lasts: dict[Vm, float] = field(default_factory=dict)  # their leases' seconds, of the dead
     ignored: set[Vm] = field(default_factory=set)
+    abandoned: set[Vm] = field(default_factory=set)  # of these: drained, and silent for long
     graves: dict[Vm, Grave] = field(default_factory=dict)
 
 
@@ -138,23 +139,29 @@ def decide(  # noqa: PLR0913 - every input of the decision by name
     clock = _Clock(now)
     state = _judge(clock, t0, leases, latency)
     owned: dict[Vm, list[Endpoint]] = defaultdict(list)
+    aside: dict[Vm, list[Endpoint]] = defaultdict(list)
     for endpoint in entries:
-        if endpoint.vm not in state.ignored:
-            owned[endpoint.vm].append(endpoint)
-            if endpoint.expired:
-                state.lost.add(endpoint.vm)
-    forget = tuple(p for p in leases if p.vm not in owned and _forgotten(clock, t0, p))
+        if endpoint.vm in state.ignored:
+            aside[endpoint.vm].append(endpoint)
+            continue
+        owned[endpoint.vm].append(endpoint)
+        if endpoint.expired:
+            state.lost.add(endpoint.vm)
+    left = [e for vm in sorted(state.abandoned) for e in aside.get(vm, ()) if not e.healthy]
+    forget = tuple(
+        p for p in leases if not (p.vm in owned or p.vm in aside) and _forgotten(clock, t0, p)
+    )
     lost = len(state.lost)
     state.lost.difference_update(confirmed)
     if not (lost or state.dead):
-        return Decision(forget=forget, wake=clock.wake)
+        return Decision(delete=left, forget=forget, wake=clock.wake)
     tallies = _tallies(owned, state)
     braked = {s for s, t in tallies.items() if t.braked(zone_loss=zone_loss)}
     out, hold = _out(clock, owned, state, braked, eased, confirmed)
     return Decision(
         out=out,
         hold=hold,
-        delete=_delete(clock, t0, owned, state, braked, confirmed),
+        delete=[*_delete(clock, t0, owned, state, braked, confirmed), *left],
         forget=forget,
         wake=clock.wake,
         brakes=[Brake(s, tallies[s].lost, tallies[s].members) for s in sorted(braked)],
@@ -171,6 +178,8 @@ def _judge(clock: _Clock, t0: float, leases: Iterable[Pulse], latency: float) ->
             state.lost.add(vm)
         elif pulse.drained or not (pulse.holder or pulse.absent):
             state.ignored.add(vm)
+            if pulse.holder and clock.past(base + ORPHAN_S):
+                state.abandoned.add(vm)
             continue
         if pulse.absent:
             silent = dead = clock.past(base + ORPHAN_S)
