@@ -118,8 +118,11 @@ class FakeCluster:
         self._enter("watch", selector, WATCH_S)
         if int(resource_version) < self._oldest:
             raise Conflict("too old resource version")
-        for version, k, type_, thing in list(self._history):
-            if k is kind and version > int(resource_version):
+        since, start = int(resource_version), len(self._history)
+        while start and self._history[start - 1][0] > since:
+            start -= 1
+        for _, k, type_, thing in self._history[start:]:
+            if k is kind:
                 change = _seen(type_, thing, selector)
                 if change is not None:
                     yield change

@@ -19,6 +19,7 @@ from vmoor.model.reaper.decision import (
 )
 from vmoor.model.reaper.seen import Endpoint, Grave, Pulse, Vm
 
+FEW = settings(max_examples=50, deadline=None)  # of each; every run draws others
 NOW = 10_000.0
 T0 = 0.0
 
@@ -125,6 +126,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 @given(worlds())
+@FEW
 def test_nothing_goes_that_is_not_dead(world: World) -> None:
     """Every removal is of a VM whose Lease stood for all of its duration, on our own clock."""
     by_vm = {p.vm: p for p in world.leases}
@@ -142,6 +144,7 @@ def test_nothing_goes_that_is_not_dead(world: World) -> None:
 
 
 @given(worlds())
+@FEW
 def test_never_more_than_the_brake_allows(world: World) -> None:
     """What was taken out and what is being taken out stay within the share, in every scope."""
     world = replace(world, zone_loss=False)
@@ -172,6 +175,7 @@ def test_never_more_than_the_brake_allows(world: World) -> None:
 
 
 @given(worlds())
+@FEW
 def test_silence_never_takes_the_last_endpoint(world: World) -> None:
     """Of what was healthy, one stays in each service, unless a person confirmed its death."""
     decision = world.decide()
@@ -184,6 +188,7 @@ def test_silence_never_takes_the_last_endpoint(world: World) -> None:
 
 
 @given(worlds())
+@FEW
 def test_it_is_idempotent_and_converges(world: World) -> None:
     """Asked again it says the same; once that is done, nothing of it is left to do."""
     decision = world.decide()
@@ -196,7 +201,7 @@ def test_it_is_idempotent_and_converges(world: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=200)
+@FEW
 def test_nothing_flips_before_it_wakes(world: World) -> None:
     """Until `wake` it would say the same; who sleeps so long misses nothing."""
     decision = world.decide()
@@ -210,6 +215,7 @@ def test_nothing_flips_before_it_wakes(world: World) -> None:
 
 
 @given(worlds())
+@FEW
 def test_after_a_gap_everything_is_alive(world: World) -> None:
     """With a watch that has just come back nothing is decided, whatever was before."""
     blind = replace(world, t0=world.now)

@@ -63,7 +63,7 @@ class Mesh:
 
 
 @given(st.lists(st.tuples(STEPS, st.integers(0, 12), st.sampled_from(AGENT)), max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_vm_that_beats_ends_in_the_mesh(steps: list[tuple[str, int, str]]) -> None:
     """Between any two requests of the reaper the agent may act: between its read and its write,
     its tombstone and its delete. In the end the entry is there, healthy, and nobody else's."""
