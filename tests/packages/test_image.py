@@ -15,7 +15,7 @@ snapshot() {
 }
 snapshot >/before
 dpkg --install --force-unsafe-io /given/*.deb </dev/null
-systemctl is-enabled vmoor.service vmoor-exec.socket
+systemctl is-enabled vmoor.service vmoor-exec.socket vmoor-ttl.socket
 stat -c '%U:%G %a %n' /etc/vmoor/conf.d /etc/vmoor/credentials
 vmoor --version
 dpkg --purge vmoor </dev/null
@@ -35,9 +35,9 @@ def built(
 
 
 def test_it_is_enabled_for_the_first_boot(built: tuple[str, Path]) -> None:
-    """Both units are enabled, the folders have their owners, the command works; nothing fails."""
+    """The units are enabled, the folders have their owners, the command works; nothing fails."""
     said, _ = built
-    assert "enabled\nenabled\n" in said
+    assert "enabled\nenabled\nenabled\n" in said
     assert "root:vmoor 750 /etc/vmoor/conf.d\nroot:vmoor 750 /etc/vmoor/credentials\n" in said
     assert "vmoor, version " in said
 
