@@ -17,6 +17,7 @@ from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import Probes
 from vmoor.adapters.processes import Processes
+from vmoor.adapters.pushes import Pushes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
@@ -63,6 +64,7 @@ class Mooring:
         self._machine = machine
         self._units = SystemdUnits()
         self._processes = Processes()
+        self._pushes = Pushes(parts.clock.now)
         self._observed = Cell(Observed())
         self._found = Cells()
         self._others = {name: Cell(Found(ready=False)) for name in ("consul", "file", "exec")}
@@ -104,6 +106,7 @@ class Mooring:
         self.pumps = (
             Pump("systemd", self._units.run),
             Pump("processes", self._processes.run),
+            Pump("pushes", self._pushes.run),
             Pump("addresses", addresses.run),
         )
         self._connect()
@@ -211,6 +214,7 @@ class Mooring:
             vm=self._machine.name,
             watch_units=lambda units: self._units.watch([UNIT, RIVAL, *units]),
             watch_processes=self._processes.watch,
+            watch_pushes=self._pushes.watch,
         )
 
     def _catalog(self) -> Catalog:
@@ -246,9 +250,9 @@ class Mooring:
         probes: Probes[Track] = Probes(bell.ring)
         return Health(
             discovered=parts.discovered, unit_states=self._units.states,
-            process_states=self._processes.states, proxy_state=parts.proxy,
-            verdicts=parts.verdicts, probes=probes, clock=parts.clock,
-            random=random.random,
+            process_states=self._processes.states, heard=self._pushes.heard,
+            proxy_state=parts.proxy, verdicts=parts.verdicts, probes=probes,
+            clock=parts.clock, random=random.random,
         )  # fmt: skip
 
     def _make_registration(self, shared: Mapping[str, Any]) -> Registration:
@@ -314,6 +318,7 @@ class Mooring:
         self._units.states.rings(bell["proxy"], bell["health"], bell["sources"])
         self._units.reloads.rings(bell["sources"])
         self._processes.states.rings(bell["health"])
+        self._pushes.heard.rings(bell["health"])
         mine = self._found
         for found in (mine.systemd, mine.sockets, *self._others.values()):
             found.rings(bell["discovery"])

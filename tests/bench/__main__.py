@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Callable
 
-from tests.bench import checks, crash, figures, idle, many, scene, start, upkeep
+from tests.bench import checks, crash, figures, idle, many, scene, start, ttl, upkeep
 from tests.bench.figures import Row
 from tests.bench.scene import Scene
 from tests.rig.errors import RigError, RigUnavailable
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Scene, int], list[Row]]] = {
     "start": start.agent,
     "crash": crash.service,
     "checks": checks.kinds,
+    "ttl": ttl.fails,
     "idle": idle.minute,
     "many": many.checked,
     "upkeep": upkeep.under_load,

@@ -12,6 +12,7 @@ from vmoor.cli.proxy import proxy
 from vmoor.cli.reaper import reaper
 from vmoor.cli.render import render
 from vmoor.cli.status import status
+from vmoor.cli.ttl import ttl
 from vmoor.cli.wait import wait
 
 
@@ -20,7 +21,8 @@ from vmoor.cli.wait import wait
 def vmoor() -> None:
     """Moor this virtual machine to an Istio mesh.
 
-    On a VM: status, wait, check, render, proxy. From anywhere with a kubeconfig: fleet, admin.
+    On a VM: status, wait, check, render, proxy, ttl.
+    From anywhere with a kubeconfig: fleet, admin.
     Exit codes: 0 fine, 1 not fine, 2 usage, 78 configuration.
     """
 
@@ -33,5 +35,5 @@ def run() -> None:
     raise SystemExit(daemon())
 
 
-for command in (status, wait, check, render, proxy, fleet, reaper, admin):
+for command in (status, wait, check, render, proxy, ttl, fleet, reaper, admin):
     vmoor.add_command(command)

@@ -35,6 +35,7 @@ from vmoor.model.service import (
     Service,
     TcpProbe,
     Tls,
+    TtlProbe,
     UnitProbe,
     Workload,
 )
@@ -217,6 +218,12 @@ def _checks(given: Document, ports: Mapping[str, int], place: ExecProbe) -> Iter
         path = process if isinstance(process, str) else process["pid_file"]
         common["failure_threshold"] = 1  # as for a unit
         yield Check(f"process {path}", ProcessProbe(path), **common)
+        return
+    if "ttl" in given:
+        common["failure_threshold"] = 1
+        silence = seconds(given["ttl"])
+        probe = TtlProbe(place.service, silence, given.get("group", ""))
+        yield Check(f"ttl {given['ttl']}", probe, **common)
         return
     tcp = given["tcp"]
     # True is an int too.

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from vmoor.config import build, facts, labels
+from vmoor.config.durations import seconds
 from vmoor.config.problems import Finding, Where, about, listed, shown
 from vmoor.config.settings import CLOUD_PUBLIC
 from vmoor.model.machine import GENERIC_NAMES
@@ -20,6 +21,7 @@ from vmoor.model.service import PROXY_PORTS
 HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
 SHORTEST_EXEC_S = 5.0  # a program starts each time, and what it changes are services, not health
+SHORTEST_TTL_S = 1.0
 LOOKS = ("period", "timeout", "initial_delay", "failure_threshold", "success_threshold")
 
 
@@ -207,7 +209,11 @@ def _ports(services: Mapping[str, Any]) -> Iterator[Finding]:
 def _service(at: Where, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _labels((*at, "labels"), service)
     ports = build.ports_of(service)
-    for i, check in enumerate(service.get("checks", ())):
+    checks = service.get("checks", ())
+    ttls = [i for i, check in enumerate(checks) if check is not None and "ttl" in check]
+    for i in ttls[1:]:
+        yield _finding((*at, "checks", i, "ttl"), "a service has one ttl check; remove this one")
+    for i, check in enumerate(checks):
         if check is not None:
             yield from _check((*at, "checks", i), check, ports)
             if check.get("critical") is False and "weight" not in service:
@@ -231,14 +237,21 @@ def _allowed(allow: Mapping[str, Any]) -> Iterator[Finding]:
             yield _finding(at, f"{name} is already the name of port {owners[name]}")
         yield from _service(at, service)
         for i, check in enumerate(service.get("checks", ())):
-            if check is not None and "exec" in check:
-                yield _finding((*at, "checks", i), "exec is for `services` only: declare it there")
+            kinds = [kind for kind in ("exec", "ttl") if kind in (check or ())]
+            if kinds:
+                words = f"{kinds[0]} is for `services` only: declare it there"
+                yield _finding((*at, "checks", i), words)
 
 
 def _check(at: Where, check: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Finding]:
     yield from _times(at, check)
-    if "process" in check:
-        yield from _heard_of(at, check)
+    for kind in ("process", "ttl"):
+        if kind in check:
+            yield from _heard_of(at, check, kind)
+    if "ttl" in check and seconds(check["ttl"]) < SHORTEST_TTL_S:
+        yield _finding((*at, "ttl"), f"{check['ttl']} is too short, write 1s or more")
+    if "group" in check and "ttl" not in check:
+        yield _finding((*at, "group"), "belongs to a ttl check; remove the line")
     yield from _program((*at, "exec"), check.get("exec", ()))
     if "http" in check:
         yield from _http((*at, "http"), check["http"], ports)
@@ -263,10 +276,11 @@ def _times(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
             yield _finding((*at, "timeout"), words)
 
 
-def _heard_of(at: Where, check: Mapping[str, Any]) -> Iterator[Finding]:
+def _heard_of(at: Where, check: Mapping[str, Any], kind: str) -> Iterator[Finding]:
+    what = "a process" if kind == "process" else "an application that speaks for itself"
     for key in LOOKS:
         if key in check:
-            yield _finding((*at, key), "a process is not looked at but heard of; remove the line")
+            yield _finding((*at, key), f"{what} is not looked at but heard of; remove the line")
 
 
 def _http(at: Where, given: Any, ports: Mapping[str, int]) -> Iterator[Finding]:

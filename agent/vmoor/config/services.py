@@ -87,7 +87,7 @@ def _beyond(services: Mapping[str, Any]) -> Iterator[Finding]:
     for name, service in services.items():
         for i, check in enumerate(service.get("checks", ())):
             at = ("services", name, "checks", i)
-            kinds = [kind for kind in ("exec", "file") if kind in (check or ())]
+            kinds = [kind for kind in ("exec", "file", "ttl") if kind in (check or ())]
             if kinds:
                 yield Finding(at, f"{kinds[0]} is for the configuration's services only")
             http = (check or {}).get("http")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Optional
 
@@ -11,7 +11,7 @@ from vmoor.config import labels
 from vmoor.config.settings import Settings
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered, Found, merged
-from vmoor.model.service import ProcessProbe, UnitProbe
+from vmoor.model.service import ProcessProbe, TtlProbe, UnitProbe
 from vmoor.ports import Host
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -25,7 +25,8 @@ class Discovery:
     """`sources` are the further ones beside the configuration, in order of precedence.
 
     `vm` is this machine's name. `watch_units` is told the units that own services,
-    `watch_processes` the pid files of checks, on each pass.
+    `watch_processes` the pid files of checks and `watch_pushes` those checks for which
+    applications speak, on each pass.
     """
 
     def __init__(  # noqa: PLR0913 - cells and ports, each named
@@ -40,6 +41,7 @@ class Discovery:
         vm: str,
         watch_units: Callable[[Sequence[str]], None],
         watch_processes: Callable[[Sequence[str]], None],
+        watch_pushes: Callable[[Iterable[TtlProbe]], None],
     ) -> None:
         self._settings = settings
         self._credentials = credentials
@@ -50,6 +52,7 @@ class Discovery:
         self._vm = vm
         self._watch_units = watch_units
         self._watch_processes = watch_processes
+        self._watch_pushes = watch_pushes
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
@@ -65,6 +68,7 @@ class Discovery:
         owners = {p.unit for p in probes if isinstance(p, UnitProbe)}
         self._watch_units(sorted(owners | set(found.units)))
         self._watch_processes([p.path for p in probes if isinstance(p, ProcessProbe)])
+        self._watch_pushes([p for p in probes if isinstance(p, TtlProbe)])
         if not found.ready:  # what is not found yet would leave the mesh
             return Settled("waiting for the sources", AGAIN_S, waiting=True)
         # Before the address: services are checked while the VM is still mooring, and an address

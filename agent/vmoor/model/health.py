@@ -30,6 +30,7 @@ class Probe:
     passed: bool
     words: str
     reason: str = "CheckFailed"  # what a verdict says when it did not pass
+    critical: bool = True  # False = what failed only degrades the service
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ class CheckState:
         """
         seen = Health.HEALTHY if probe.passed else Health.UNHEALTHY
         reason = "Passed" if probe.passed else probe.reason
+        critical = check.critical and probe.critical
         if seen is self.health:
-            return CheckState(seen, 0, probe.words, reason, check.critical)
+            return CheckState(seen, 0, probe.words, reason, critical)
         streak = self.streak + 1
         needed = check.success_threshold if probe.passed else check.failure_threshold
         known_good = probe.passed and self.health is Health.UNKNOWN
         if known_good or not isinstance(check.probe, POLLED) or streak >= needed:
-            return CheckState(seen, 0, probe.words, reason, check.critical)
+            return CheckState(seen, 0, probe.words, reason, critical)
         words = f"{probe.words} ({streak}/{needed})"
         return replace(self, streak=streak, words=words, critical=check.critical)
 
@@ -167,7 +169,7 @@ def _judged(checks: Sequence[CheckState], proxy: ProxyState) -> tuple[Health, st
         return Health.UNHEALTHY, "ProxyNotReady", f"the proxy is not ready: {proxy.words}"
     for state in checks:
         if state.health is Health.UNKNOWN:
-            return Health.UNKNOWN, "Checking", state.words
+            return Health.UNKNOWN, state.reason, state.words
     if proxy == UNSEEN:
         return Health.UNKNOWN, "Checking", "the proxy has not been looked at yet"
     return Health.HEALTHY, "Passed", "; ".join(state.words for state in checks)

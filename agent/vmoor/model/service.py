@@ -107,13 +107,22 @@ class ProcessProbe:
 
 
 @dataclass(frozen=True)
+class TtlProbe:
+    """The application itself says how it is, at least each `ttl` seconds. Driven by events."""
+
+    service: str
+    ttl: float
+    group: str = ""  # whose members may say so beside root
+
+
+@dataclass(frozen=True)
 class ToldProbe:
     """The source that brought the service also tells how it is."""
 
 
 # Those that are looked at, in a thread and with a deadline; the others are told by events.
 Polled = Union[HttpProbe, TcpProbe, GrpcProbe, ExecProbe, FileProbe]
-AnyProbe = Union[Polled, UnitProbe, ProcessProbe, ToldProbe]
+AnyProbe = Union[Polled, UnitProbe, ProcessProbe, TtlProbe, ToldProbe]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vmoor.model.proxy import ProxyState
 from vmoor.model.selection import LISTED, Selection
 from vmoor.model.service import Service, Workload
 from vmoor.model.sight import Sight
+from vmoor.model.ttl import SILENT
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ def moored(snap: Snapshot) -> bool:
     """Credentials valid, proxy live, lease fresh, every healthy service found and registered."""
     healthy = [name for name, v in snap.verdicts.items() if v.health is Health.HEALTHY]
     known = {s.name for s in snap.discovered.services}
-    judged = {name for name, v in snap.verdicts.items() if v.health is not Health.UNKNOWN}
+    # Whether an application that speaks for itself has spoken is its own affair.
+    judged = {
+        name
+        for name, v in snap.verdicts.items()
+        if v.health is not Health.UNKNOWN or v.reason == SILENT
+    }
     return _in_place(snap) and known <= judged and _written(snap) >= set(healthy)
 
 

@@ -56,8 +56,8 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         "services: {web: {checks: [{udp: 1}]}}\n",
         [
             "20.yaml:1: services.web.checks[0]: unknown key 'udp', known here: critical, exec, "
-            "failure_threshold, file, grpc, http, initial_delay, period, process, success_threshold, tcp, timeout",
-            "20.yaml:1: services.web.checks[0]: needs http, tcp, grpc, exec, file or process",
+            "failure_threshold, file, group, grpc, http, initial_delay, period, process, success_threshold, tcp, timeout, ttl",
+            "20.yaml:1: services.web.checks[0]: needs http, tcp, grpc, exec, file, process or ttl",
         ],
     ),
     "critical without a weight": (
@@ -226,7 +226,7 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
     "a check of nothing, and of two things": (
         "services:\n  web:\n    checks:\n    - {}\n    - http: /\n      tcp: 1\n",
         [
-            "20.yaml:4: services.web.checks[0]: needs http, tcp, grpc, exec, file or process",
+            "20.yaml:4: services.web.checks[0]: needs http, tcp, grpc, exec, file, process or ttl",
             "20.yaml:6: services.web.checks[1]: has http and tcp; keep one of them",
         ],
     ),
@@ -240,6 +240,24 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "remove the line",
             "20.yaml:7: services.web.checks[1].failure_threshold: a process is not looked at but "
             "heard of; remove the line",
+        ],
+    ),
+    "an application that speaks and is looked at": (
+        "services:\n  web:\n    checks:\n    - {ttl: 500ms, group: 'a b'}\n"
+        "    - ttl: 30s\n      period: 1s\n      failure_threshold: 3\n    - {tcp: 1, group: app}\n",
+        [
+            "20.yaml:4: services.web.checks[0].group: 'a b' is not the name of a group such as app",
+            "20.yaml:4: services.web.checks[0].ttl: 500ms is too short, write 1s or more",
+            "20.yaml:5: services.web.checks[1].ttl: a service has one ttl check; remove this one",
+            "20.yaml:6: services.web.checks[1].period: an application that speaks for itself is not looked at but heard of; remove the line",
+            "20.yaml:7: services.web.checks[1].failure_threshold: an application that speaks for itself is not looked at but heard of; remove the line",
+            "20.yaml:8: services.web.checks[2].group: belongs to a ttl check; remove the line",
+        ],
+    ),
+    "a ttl of a socket": (
+        "sources: {sockets: {allow: {81: {name: db, checks: [{ttl: 30s}]}}}}\n",
+        [
+            "20.yaml:1: sources.sockets.allow.81.checks[0]: ttl is for `services` only: declare it there"
         ],
     ),
     "http without a path": (

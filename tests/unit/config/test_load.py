@@ -30,6 +30,7 @@ from vmoor.model.service import (
     ProcessProbe,
     TcpProbe,
     Tls,
+    TtlProbe,
     UnitProbe,
 )
 
@@ -112,6 +113,7 @@ def test_further_checks(tmp_path: Path) -> None:
         {"file": {"path": "/run/web/b", "max_age": "1m"}, "critical": False},
         {"process": "/run/a.pid"},
         {"process": {"pid_file": "/run/b.pid"}},
+        {"ttl": "1.5m", "group": "app"},
     ]
     text = good(services={"web": {"port": 8080, "weight": 100, "checks": checks}})
     (web,) = load(write(tmp_path, **{"10": text})).settings.services
@@ -126,8 +128,9 @@ def test_further_checks(tmp_path: Path) -> None:
         FileProbe("/run/web/b", 60.0),
         ProcessProbe("/run/a.pid"),
         ProcessProbe("/run/b.pid"),
+        TtlProbe("web", 90.0, "app"),
     ]
-    assert [check.critical for check in web.checks] == [*[True] * 7, False, True, True]
+    assert [check.critical for check in web.checks] == [*[True] * 7, False, True, True, True]
     assert [check.name for check in web.checks[3:6]] == [
         "grpc 8080",
         "grpc 9090",

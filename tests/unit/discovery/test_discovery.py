@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Optional
 
@@ -15,7 +15,15 @@ from vmoor.model.discovered import CONFLICT, Discovered, Found
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
 from vmoor.model.health import Probe
 from vmoor.model.secret import Secret
-from vmoor.model.service import Check, ProcessProbe, Service, TcpProbe, UnitProbe, Workload
+from vmoor.model.service import (
+    Check,
+    ProcessProbe,
+    Service,
+    TcpProbe,
+    TtlProbe,
+    UnitProbe,
+    Workload,
+)
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
 
@@ -48,6 +56,7 @@ class World:
         self.instance = "i-0abc"
         self.watched: Sequence[str] = ()
         self.pid_files: Sequence[str] = ()
+        self.speaking: Sequence[TtlProbe] = ()
         self.settings: Cell[Optional[Settings]] = Cell(settings)
         self.credentials: Cell[Optional[Credentials]] = Cell(None)
         self.discovered = Cell(Discovered())
@@ -63,6 +72,7 @@ class World:
             vm="web-1",
             watch_units=self._watch,
             watch_processes=self._watch_processes,
+            watch_pushes=self._watch_pushes,
         )
 
     def look(self) -> Settled:
@@ -73,6 +83,9 @@ class World:
 
     def _watch_processes(self, paths: Sequence[str]) -> None:
         self.pid_files = paths
+
+    def _watch_pushes(self, probes: Iterable[TtlProbe]) -> None:
+        self.speaking = tuple(probes)
 
     def interface_address(self, name: str) -> str:
         return self.interfaces[name]
@@ -113,6 +126,18 @@ def test_pid_files_of_all_sources_are_watched() -> None:
     world.consul.set(Found())
     world.look()
     assert world.pid_files == []
+
+
+def test_applications_that_speak_are_listened_to() -> None:
+    """Each ttl check of the services there are, and none of one that is gone."""
+    probe = TtlProbe("app", 30.0, "app")
+    app = Service("app", {"http": 81}, (Check("ttl 30s", probe), WEB.checks[1]))
+    world = World(replace(SETTINGS, services=(WEB, app)))
+    world.look()
+    assert world.speaking == (probe,)
+    world.settings.set(SETTINGS)
+    world.look()
+    assert world.speaking == ()
 
 
 def test_without_settings_there_is_nothing() -> None:

@@ -9,7 +9,8 @@ from vmoor.model.discovered import Discovered
 from vmoor.model.health import Health, Verdict
 from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState
-from vmoor.model.service import Check, HttpProbe, ProcessProbe, Service, UnitProbe
+from vmoor.model.service import Check, HttpProbe, ProcessProbe, Service, TtlProbe, UnitProbe
+from vmoor.model.ttl import Heard
 from vmoor.runtime.cell import Cell
 
 from tests.fakes.prober import FakeProbes
@@ -21,6 +22,8 @@ WEB = Service(
 HTTP = Check("http /healthz", HttpProbe("/healthz", 9090), period=5.0)
 PID_FILE = "/run/db.pid"
 DB = Service("db", {"sql": 5432}, (Check("process", ProcessProbe(PID_FILE)),))
+TTL_S = 30.0
+APP = Service("app", {"http": 7070}, (Check("ttl 30s", TtlProbe("app", TTL_S, "app")),))
 API = Service("api", {"http": 9090}, (HTTP,))
 
 
@@ -32,6 +35,7 @@ class World:
         self.units = FakeUnits("web.service")
         self.units.watch(["web.service"])
         self.processes: Cell[Mapping[str, ProcessState]] = Cell({})
+        self.heard: Cell[Mapping[str, Heard]] = Cell({})
         self.prober = FakeProbes()
         self.discovered = Cell(Discovered(services))
         self.proxy = Cell(ProxyState(live=True, words="live"))
@@ -40,6 +44,7 @@ class World:
             discovered=self.discovered,
             unit_states=self.units.states,
             process_states=self.processes,
+            heard=self.heard,
             proxy_state=self.proxy,
             verdicts=self.verdicts,
             probes=self.prober,

@@ -69,6 +69,13 @@ def test_a_source_that_fails_is_told_last() -> None:
     assert status.headline(waits) == "Not moored: identity waits: no SecretID yet"
 
 
+def test_an_application_that_has_not_spoken_yet_unmoors_nobody() -> None:
+    """`vmoor wait` is not for its first word; a check that has not looked yet is waited for."""
+    for reason, state in (("NothingHeard", "moored"), ("Checking", "not-moored")):
+        waits = Verdict(Health.UNKNOWN, reason, "not known yet")
+        assert status.state(replace(GOOD, verdicts={"web": waits})) == state
+
+
 def test_a_failing_source_unmoors_nobody() -> None:
     """Neither alone nor together with a new service that has no verdict yet."""
     new = (*GOOD.discovered.services, Service("api", {"http": 9090}, ()))

@@ -1,7 +1,7 @@
 """Looks at every service and says whether it may be in the mesh.
 
-Probes run in a pool; checks of units and processes are decided at once from what was told of
-them. Nothing is polled but what a check asks for.
+Probes run in a pool; checks of units and processes, and what applications say of themselves, are
+decided at once from what was told. Nothing is polled but what a check asks for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vmoor.model.health import Listening, Probe, Verdict
 from vmoor.model.process import ProcessState
 from vmoor.model.proxy import ProxyState, UnitState
 from vmoor.model.service import Polled, Service
+from vmoor.model.ttl import Heard
 from vmoor.ports import Clock
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
@@ -59,6 +60,7 @@ class Health:
         discovered: Cell[Discovered],
         unit_states: Cell[Mapping[str, UnitState]],
         process_states: Cell[Mapping[str, ProcessState]],
+        heard: Cell[Mapping[str, Heard]],
         proxy_state: Cell[ProxyState],
         verdicts: Cell[Mapping[str, Verdict]],
         probes: Probes,
@@ -69,7 +71,7 @@ class Health:
         self._probes = probes
         self._clock = clock
         self._random = random
-        self._told = Told(discovered, unit_states, process_states, self._listens)
+        self._told = Told(discovered, unit_states, process_states, heard, self._listens)
         self._verdicts = Verdicts(verdicts, proxy_state, self._listens)
         self._services: Optional[tuple[Service, ...]] = None
         self._tracks: Mapping[str, Sequence[Track]] = {}
@@ -118,7 +120,7 @@ class Health:
             same = next((t for t in old.values() if t.check == check), None)
             if same is not None:
                 del old[id(same)]
-            tracks.append(same or Track(service.name, check, due=now + check.initial_delay))
+            tracks.append(same or Track(service.name, check, now + check.initial_delay, now))
         return tracks
 
     def _collect(self) -> Sequence[Exception]:

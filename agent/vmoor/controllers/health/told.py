@@ -1,4 +1,6 @@
-"""Checks that nobody has to look at: what systemd, the kernel and the sources tell."""
+"""Checks that nobody has to look at: what systemd, the kernel, applications and
+the sources tell.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 from vmoor.controllers.health.track import NEVER, Track
-from vmoor.model import health, process
+from vmoor.model import health, process, ttl
 from vmoor.model.discovered import Discovered
 from vmoor.model.health import Listening
 from vmoor.model.process import ProcessState
 from vmoor.model.proxy import UnitState
-from vmoor.model.service import ProcessProbe, UnitProbe
+from vmoor.model.service import ProcessProbe, TtlProbe, UnitProbe
+from vmoor.model.ttl import Heard
 from vmoor.runtime.cell import Cell
 
 # A unit that was started listens soon or not for long: (age of the waiting, seconds to the next
@@ -27,11 +30,13 @@ class Told:
         discovered: Cell[Discovered],
         units: Cell[Mapping[str, UnitState]],
         processes: Cell[Mapping[str, ProcessState]],
+        heard: Cell[Mapping[str, Heard]],
         listening: Callable[[], Listening],
     ) -> None:
         self._discovered = discovered
         self._units = units
         self._processes = processes
+        self._heard = heard
         self._listening = listening
         self._heeded: Optional[Sequence[object]] = None
 
@@ -41,7 +46,10 @@ class Told:
 
     def is_news(self) -> bool:
         """Whether anything was told since the last time."""
-        told = self._units.get(), self._processes.get(), self._discovered.get().told
+        told = (
+            self._units.get(), self._processes.get(), self._heard.get(),
+            self._discovered.get().told,
+        )  # fmt: skip
         if self._heeded is not None and all(a is b for a, b in zip(told, self._heeded)):
             return False
         self._heeded = told
@@ -54,6 +62,8 @@ class Told:
             return self._unit(track, probe, now)
         if isinstance(probe, ProcessProbe):
             self._process(track, probe.path, now)
+        elif isinstance(probe, TtlProbe):
+            self._application(track, probe.ttl, now)
         else:
             self._source(track)
         return False
@@ -105,6 +115,16 @@ class Told:
         # One that took the place of another is good at the next look.
         again = told.alive and not seen.passed
         track.due = now + LISTEN_LOOKS[0][1] if again else NEVER
+
+    def _application(self, track: Track, seconds: float, now: float) -> None:
+        heard = self._heard.get().get(track.service, Heard())
+        until = (heard.at if heard.said else track.made) + seconds
+        seen = ttl.probe(heard, seconds, expired=now >= until)
+        if seen is None:
+            track.waits(ttl.SILENT, ttl.waiting(heard))
+        else:
+            track.saw(seen)
+        track.due = until if now < until else NEVER
 
 
 def _patience(waited: float, period: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from vmoor.model.health import CheckState, Health, Probe
@@ -20,6 +20,7 @@ class Track:
     service: str
     check: Check
     due: float
+    made: float  # since when there is this check
     state: CheckState = field(default_factory=CheckState)
     looked: bool = False
     running: bool = False
@@ -36,6 +37,10 @@ class Track:
 
     def saw(self, probe: Probe) -> None:
         self.state = self.state.after(probe, self.check)
+
+    def waits(self, reason: str, words: str) -> None:
+        """Nothing is known yet, and this is why."""
+        self.state = replace(self.state, reason=reason, words=words)
 
     def is_no_news(self, probe: Probe) -> bool:
         """From the probe's thread: a good look at a healthy service changes no verdict."""
