@@ -228,6 +228,9 @@ def test_who_nearly_selects_a_service_is_told(
         client.wait(lambda: endpoint in client.endpoints(f"outbound|80||{host}"), 20, "lone")
         web.run("vmoor", "wait", "--for=reachable", "--timeout=20")
         web.wait(lambda: _selected(fleet, web)[0] == "True", 20, "the entry to tell")
+        # Nothing of the VM's changes: it is seen at the next look.
+        fleet.owner.sh(remedy.replace('"lone"', '"lon"'))
+        assert _told_of(web, near) == remedy
     web.run("systemctl", "stop", "lone")
 
 

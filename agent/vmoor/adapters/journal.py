@@ -29,6 +29,7 @@ MESSAGE_IDS = {
     "service.healthy": "b04d35c87b1b4a378065929325266382",
     "service.unhealthy": "fd358330c3a3458ab56ec5d675183636",
     "service.unknown": "9bdb091cc3ee4c54866569d422e3baf5",
+    "service.unselected": "0b940cbaa31f4ed58f98733f19aff6a4",
     "entry.in": "e8b4b3ddafcf4999aa7c715008b46c37",
     "entry.out": "1699f1f782ea48839d0e7ff061e13597",
     "step.failed": "42698e6bfb6f4317a93f56670a213f26",

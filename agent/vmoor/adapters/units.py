@@ -54,6 +54,7 @@ _FIELDS = {
     "InvocationID": "invocation_id",
     "StatusText": "status_text",
     "Result": "result",
+    "ActiveEnterTimestamp": "active_since",
 }
 
 

@@ -20,7 +20,7 @@ from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.facts import MeshFacts
 from vmoor.model.machine import Machine
-from vmoor.model.proxy import ProxyState, UnitState
+from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
 from vmoor.ports import Clock, Files, Units
 from vmoor.proxyunit import READY, RENDERED, RULES, UNIT
 from vmoor.runtime.cell import Cell
@@ -199,11 +199,16 @@ class Proxy:
                 live=live,
                 words=words,
                 invocation_id=unit.invocation_id,
-                since=old.since if same else self._clock.now(),
+                since=old.since if same else self._since(unit, old),
                 restart_pending=live and pending,
                 mode=str(rules.get("mode", "")) + (" + DNS" if rules.get("dns") else ""),
             )
         )
+
+    def _since(self, unit: UnitState, old: ProxyState) -> float:
+        """A proxy that is older than this agent has been live for longer."""
+        now, age = self._clock.now(), self._clock.wall() - unit.active_since / 1e6
+        return now - age if old == UNSEEN and unit.active_since and 0 < age < now else now
 
 
 def _words(unit: UnitState, *, captured: bool) -> str:

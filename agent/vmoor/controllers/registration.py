@@ -169,7 +169,8 @@ class Registration:
         if self._retiring:
             soonest = min(self._retiring.values()) + RETIRE_S
             again = max(0.0, soonest - self._clock.now())
-        return Settled(f"{len(states)} entries in place", again)
+        count = len(states)
+        return Settled(f"{count} entr{'y' if count == 1 else 'ies'} in place", again)
 
     def _wishes(self, place: Place, found: Discovered, *, fresh: bool) -> Sequence[Wish]:
         verdicts, selections = self._verdicts.get(), self._selections.get()
@@ -261,7 +262,8 @@ class Registration:
 
     def _tell(self, step: Step, name: str) -> None:
         if step.word is None:
-            log.info("Entry %s: %s", name, step.verb.value)
+            if step.verb is not Verb.STATUS:  # who selects it: told by who found out
+                log.info("Entry %s: %s", name, step.verb.value)
             return
         healthy, message = step.word.healthy, step.word.message
         if healthy:

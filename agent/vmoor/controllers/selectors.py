@@ -88,8 +88,7 @@ class Selectors:
                 continue
             judged[name] = selection.judge(name, workload.namespace, have, found)
             if judged[name] != self._judged.get(name):
-                remedy = f". Remedy: {judged[name].remedy}" if judged[name].remedy else ""
-                log.warning("Service %s %s%s", name, judged[name].words, remedy)
+                _tell(name, judged[name])
         return judged
 
     def _candidates(self) -> Optional[Sequence[Candidate]]:
@@ -106,3 +105,9 @@ class Selectors:
 
     def _list(self, kind: Kind, selector: str = "") -> Sequence[entry.Object]:
         return self._cluster.list(kind, selector, deadline=CALL_S)[0]
+
+
+def _tell(name: str, judged: Selection) -> None:
+    fields = {"VMOOR_EVENT": "service.unselected", "VMOOR_SERVICE": name}
+    remedy = f". Remedy: {judged.remedy}" if judged.remedy else ""
+    log.warning("%s %s%s", name, judged.words, remedy, extra=fields)

@@ -17,6 +17,7 @@ class UnitState:
     invocation_id: str = ""
     status_text: str = ""  # the unit's own STATUS=
     result: str = ""
+    active_since: int = 0  # ActiveEnterTimestamp, Unix microseconds; 0 = never
 
 
 @dataclass(frozen=True)

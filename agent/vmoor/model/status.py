@@ -140,11 +140,26 @@ def headline(snap: Snapshot) -> str:
     if now == "moored":
         return _moored_words(snap)
     if step is None:
-        return "Mooring"
+        return f"{'Not moored' if snap.before else 'Mooring'}: {_missing(snap)}"
     name = "Moored, at risk" if now == "at-risk" else "Not moored"
     verb = "waits" if step.state == "wait" else "fails"
     remedy = f" ({step.remedy})" if step.remedy else ""
     return f"{name}: {step.name} {verb}: {step.words}{remedy}"
+
+
+def _missing(snap: Snapshot) -> str:
+    """What a VM lacks whose steps have not yet told why."""
+    if not snap.credentials:
+        return "no credentials yet"
+    if not snap.proxy.live:
+        return f"the proxy is not ready: {snap.proxy.words}"
+    if not snap.lock.held:
+        return f"waiting for the lease: {snap.lock.words or 'not held yet'}"
+    names = [s.name for s in snap.discovered.services]
+    if late := [name for name in names if name not in snap.verdicts]:
+        return f"{', '.join(late[:NAMED])} not checked yet"
+    late = [name for name in names if name not in _written(snap)]
+    return f"{', '.join(late[:NAMED]) or 'services'} not in the mesh yet"
 
 
 def conditions(snap: Snapshot) -> Sequence[Condition]:

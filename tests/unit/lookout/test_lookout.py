@@ -54,11 +54,11 @@ class World(Vm):
 
 
 def test_agreement_ends_the_looking() -> None:
-    """Envoy has it, in and out, and for a second: the next look is minutes away."""
+    """Envoy has it, in and out, and for a second: the next look is half a minute away."""
     world = World(8080)
     began = world.clock.now()
     assert world.look(10) == pytest.approx(0.1)
-    assert world.look(2) == lookout.CALM_S
+    assert world.look(2) == lookout.WATCH_S
     assert world.sights.get()["web"] == Sight(listed=True, agreed=began)
     assert world.nudges() == 1
 
@@ -84,7 +84,7 @@ def test_who_enters_is_followed_by_a_nudge() -> None:
     world.cluster.calls.clear()
     world.watch()
     world.register()
-    assert world.look(12) == lookout.CALM_S
+    assert world.look(12) == lookout.WATCH_S
     assert not [verb for verb, _ in world.cluster.calls if verb in ("apply", "status")]
 
 
@@ -131,6 +131,17 @@ def test_what_istiod_takes_back_a_moment_later_is_seen() -> None:
     world.envoy.inbound = frozenset()
     world.look(2)
     assert world.nudges() == 2
+
+
+def test_a_service_that_is_selected_no_more_is_seen() -> None:
+    """Nothing of ours changed, somebody edited the ServiceEntry: told within half a minute."""
+    world = World(8080)
+    world.look(12)
+    assert world.sights.get()["web"].listed
+    world.envoy.looks = 0
+    world.clock.pass_by(lookout.WATCH_S)
+    world.look()
+    assert world.sights.get()["web"] == Sight()
 
 
 def test_nobody_is_nudged_amid_a_leave() -> None:

@@ -159,6 +159,23 @@ def test_live_ends_with_the_readiness(world: World) -> None:
     assert not world.state.get().live
 
 
+def test_a_restarted_agent_knows_how_long_the_proxy_lives(world: World) -> None:
+    """As systemd tells it; a proxy that starts while we look is as old as what we saw."""
+    world.clock.seconds = 500.0
+    world.unit("active", "ready")
+    since = int((world.clock.wall() - 40.0) * 1e6)
+    world.systemd.states[proxy.UNIT] = replace(
+        world.systemd.states[proxy.UNIT], active_since=since
+    )
+    world.rules("i1")
+    world.controller.reconcile()
+    assert world.state.get().since == pytest.approx(460.0)
+    world.clock.seconds = 600.0
+    world.unit("active", "not ready: 503")
+    world.controller.reconcile()
+    assert world.state.get().since == 600.0
+
+
 def test_new_token_is_written_and_nothing_restarted(world: World) -> None:
     """pilot-agent reads the token on each RPC: a new one is a file, never a restart."""
     world.unit("active", "ready")

@@ -110,14 +110,16 @@ def test_a_new_service_that_cannot_be_written_unmoors_the_vm() -> None:
 
 
 def test_a_lost_proxy_unmoors_at_once() -> None:
-    """Whatever the steps say and whatever it was before."""
-    assert status.state(replace(GOOD, proxy=ProxyState(), before=True)) == "not-moored"
+    """Whatever the steps say and whatever it was before; and the sentence says what is lost."""
+    lost = replace(GOOD, proxy=ProxyState(words="deactivating"), before=True)
+    assert status.state(lost) == "not-moored"
+    assert status.headline(lost) == "Not moored: the proxy is not ready: deactivating"
 
 
 def test_who_waits_for_a_verdict_is_not_blocked_by_a_source() -> None:
     """The agent has just started: the source is not what it waits for."""
     snap = with_step(replace(GOOD, verdicts={}), "discovery", "fail", "cannot read /run/s.json")
-    assert status.headline(snap) == "Mooring"
+    assert status.headline(snap) == "Mooring: web not checked yet"
     early = replace(snap, discovered=Discovered())
     assert status.document(early)["blocked_at"] == "discovery"
 
