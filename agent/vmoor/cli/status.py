@@ -43,6 +43,9 @@ def status(*, as_json: bool) -> None:
 
 def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[str]:
     """The text for people."""
+    if document.get("state") == "unknown":
+        yield str(document["headline"])
+        return
     left = document.get("state") == "left"
     yield _first(document, now, stale=stale and not left)
     if left:
@@ -136,7 +139,7 @@ def _services(services: Sequence[Mapping[str, Any]], now: float) -> Iterator[str
     for row, service in zip(rows, (None, *services)):
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         yield "  ".join([*cells, row[-1]])
-        lapse = service and service["lapse"]
+        lapse = service and service.get("lapse")  # an older agent tells none
         if lapse and lapse["ended"] and now - lapse["ended"] < LAPSE_S:
             yield f"  before: out for {age(lapse['ended'] - lapse['began'])}, {lapse['words']}"
 

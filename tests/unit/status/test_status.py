@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from vmoor.cli import statusfile
 from vmoor.cli.status import age, lines
 from vmoor.model import status
 from vmoor.model.discovered import Discovered
@@ -247,6 +249,16 @@ def test_a_vm_that_has_left_says_so() -> None:
     shown = list(lines(document, 1_009_999.0, stale=True))
     assert shown[0].startswith("i-0abc  LEFT  mesh-a")
     assert len(shown) == 2
+
+
+def test_an_unreadable_document_is_told(tmp_path: Path) -> None:
+    """Not that the agent is away: nobody knows."""
+    broken = tmp_path / "status.json"
+    broken.write_text("{")
+    document = statusfile.read(broken)
+    assert document is not None
+    (line,) = lines(document, 1_000_100.0, stale=True)
+    assert line.startswith(f"cannot read {broken}: ")
 
 
 def test_ages_have_two_units() -> None:
