@@ -310,16 +310,18 @@ def _stands_still(fleet: Fleet, leader: Reaper, other: Reaper) -> None:
 
 
 def test_the_packaged_unit_watches(
-    fleet: Fleet, token: Path, reaper: Reaper, web: Machine, sims: Callable[..., Sims]
-) -> None:
-    """vmoor-reaper.service on a VM: takes over from one that is stopped, acts, hands back."""
+    fleet: Fleet, client: Machine, token: Path, reaper: Reaper, web: Machine,
+    sims: Callable[..., Sims],
+) -> None:  # fmt: skip
+    """vmoor-reaper.service on a VM: takes over from one that is stopped, acts, hands back; with
+    a smaller budget the agents beat more seldom."""
     some = sims(4, "unit")
     web.write("/etc/vmoor-reaper/token", token.read_text(), 0o640, "root:vmoor-reaper")
     web.write("/etc/vmoor-reaper/ca.pem", fleet.rig.kube.ca)
     web.write(
         "/etc/default/vmoor-reaper",
         f'VMOOR_REAPER_OPTIONS="--server={fleet.rig.kube.url} --ca=/etc/vmoor-reaper/ca.pem '
-        '--token-file=/etc/vmoor-reaper/token"\n',
+        '--token-file=/etc/vmoor-reaper/token --budget=1"\n',
     )
     assert web.unit_property("vmoor-reaper.service", "ActiveState") == "inactive"
     web.run("systemctl", "start", "vmoor-reaper")
@@ -330,7 +332,14 @@ def test_the_packaged_unit_watches(
     web.wait(lambda: "unit0" not in some.healthy(), 20, "it to act", period=0.2)
     status = web.unit_property("vmoor-reaper.service", "StatusText")
     assert status.startswith("Watching "), status
+    web.wait(lambda: _beat_of(fleet, web) > LEASE_S, 90, "a longer lease", period=0.5)
+    print(f"budget of 1 beat a second: a lease of {_beat_of(fleet, web)} s")
+    assert fleet.in_mesh(client, web)
     reaper.__enter__()
     web.run("systemctl", "stop", "vmoor-reaper")
     time.sleep(SETTLED_S)
     assert some.healthy() == set(some.all) - {"unit0"}
+
+
+def _beat_of(fleet: Fleet, vm: Machine) -> int:
+    return int((fleet.lease(vm) or {})["spec"]["leaseDurationSeconds"])
