@@ -19,6 +19,7 @@ from vmoor.adapters.probes import Probes
 from vmoor.adapters.sweep import AT_ONCE
 from vmoor.model.health import Probe
 from vmoor.model.service import FileProbe, HttpProbe, TcpProbe
+from vmoor.runtime.pool import Pool
 
 from tests.contract.probing import look
 
@@ -335,3 +336,31 @@ def test_a_long_request_goes_out_whole() -> None:
         headers = {f"X-{n}": "y" * 60000 for n in range(100)}
         assert look(HttpProbe("/", port, headers=headers), 5.0).passed
     assert seen
+
+
+def test_calls_that_hang_take_nobody_s_thread() -> None:
+    """As many as there are threads, given up: the next one is looked at."""
+    hang, rung = threading.Event(), threading.Event()
+    pool: Pool[int, bool] = Pool(2, rung.set, "test")
+    try:
+        tickets = [pool.submit(n, hang.wait, quiet=lambda _: True) for n in range(2)]
+        last = pool.submit(3, lambda: True, quiet=lambda _: False)
+        while not all(ticket.begun for ticket in tickets):
+            time.sleep(0.001)
+        assert not last.begun
+        for ticket in tickets:
+            pool.give_up(ticket)
+        assert rung.wait(5)
+        assert [done.key for done in pool.take()] == [3]
+    finally:
+        hang.set()
+
+
+def test_a_bug_in_the_thread_of_plain_looks_is_told() -> None:
+    """Silence would look like services that do not answer."""
+    rung = threading.Event()
+    probes: Probes[str] = Probes(rung.set)
+    probes.submit("one", TcpProbe(1 << 20), TIMEOUT, quiet=lambda _: False)
+    assert rung.wait(5)
+    with pytest.raises(RuntimeError, match="the thread of the plain looks has ended"):
+        probes.take()

@@ -7,13 +7,13 @@ from typing import Any, Optional
 
 from vmoor.model.health import Listening, Probe
 from vmoor.model.service import HttpProbe, Polled, TcpProbe
-from vmoor.runtime.pool import Done
+from vmoor.runtime.pool import Done, Ticket
 
 
 class FakeProbes:
     """`ports` listen; an HTTP server answers `statuses` by port and path, else 404.
 
-    `hold` keeps looks from ending.
+    `hold` keeps looks from ending; not to be `begins` from beginning.
     """
 
     def __init__(self, *ports: int) -> None:
@@ -23,13 +23,20 @@ class FakeProbes:
         self.asked: list[str] = []
         self.scans = 0
         self.hold = False
+        self.begins = True
+        self.tickets: list[Ticket] = []
         self.error: Optional[Exception] = None
         self._open: list[tuple[Any, Polled]] = []
 
     def submit(
         self, key: Any, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
-    ) -> None:
+    ) -> Ticket:
         self._open.append((key, probe))
+        self.tickets.append(Ticket(begun=self.begins))
+        return self.tickets[-1]
+
+    def give_up(self, ticket: Ticket) -> None:
+        ticket.given_up = True
 
     def take(self) -> Sequence[Done[Any, Probe]]:
         if self.hold:

@@ -7,7 +7,7 @@ parser), and reads only from sockets that block.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Optional
 
 from vmoor.adapters import looks
@@ -16,6 +16,8 @@ from vmoor.model.health import Probe
 from vmoor.model.service import HttpProbe
 
 HEAD_LIMIT = 64 << 10  # bytes
+CONTINUES = 8
+CHUNK_LINE = 1024  # bytes of a chunk's size and extensions
 BODY_LIMIT = 64 << 10  # bytes; what is beyond is not waited for
 # RFC 9112 section 4; lines may end by a bare LF, section 2.2.
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r][^\n]*)?\n")
@@ -49,6 +51,8 @@ class Answer:
     def __init__(self, method: str) -> None:
         self._method = method
         self._got = b""
+        self._continued = 0
+        self._parsed = 0  # how far of the chunks
         self._body: int = 0  # where it begins, 0 = not known yet
         self.status = 0
 
@@ -59,7 +63,9 @@ class Answer:
         """
         seen = max(0, len(self._got) - 3)
         self._got += data
-        if not self._body and not self._head(seen):
+        while not self._body and self._head(seen) and not self._body:
+            seen = 0  # that was one of 100
+        if not self._body:
             if not data:
                 raise ValueError(self._cut())
             return False
@@ -70,11 +76,13 @@ class Answer:
         return not data
 
     def content(self) -> bytes:
-        body = self._got[self._body :]
-        return _content(body)[0] if self._is_chunked() else body
+        got, at = self._got, self._body
+        if not self._is_chunked():
+            return got[at:]
+        return b"".join(got[begin : begin + length] for begin, length in _chunks(got, at))
 
     def _head(self, seen: int) -> bool:
-        """Whether it is there. One of 100 is taken away, the next is the answer."""
+        """Whether one is there. One of 100 is taken away: the next is the answer."""
         if self._got.find(b"\n", 0, HEAD_LIMIT) >= 0 and not _STATUS.match(self._got):
             raise ValueError(f"not HTTP: {_line(self._got)}")
         end = _HEAD_END.search(self._got, seen)
@@ -84,10 +92,13 @@ class Answer:
             return False
         status = _STATUS.match(self._got)
         self.status = int(status[1]) if status else 0
-        if self.status == _CONTINUE:
-            self._got = self._got[end.end() :]
-            return self._head(0)
-        self._body = end.end()
+        if self.status != _CONTINUE:
+            self._body = end.end()
+            return True
+        self._got = self._got[end.end() :]
+        self._continued += 1
+        if self._continued > CONTINUES:
+            raise ValueError("not HTTP: 100 Continue again and again")
         return True
 
     def _cut(self) -> str:
@@ -104,9 +115,19 @@ class Answer:
         if got >= BODY_LIMIT:
             return True
         if self._is_chunked():
-            return _content(self._got[self._body :])[1]
+            return self._is_last()
         length = self._length()
         return length is not None and got >= length
+
+    def _is_last(self) -> bool:
+        """Whether the last chunk has come; goes on where it was."""
+        at = self._body + self._parsed
+        for begin, length in _chunks(self._got, at):
+            if not length:
+                return True
+            if begin + length + 2 <= len(self._got):
+                self._parsed = begin + length + 2 - self._body
+        return False
 
     def _length(self) -> Optional[int]:
         length = _LENGTH.search(self._got, 0, self._body)
@@ -139,20 +160,17 @@ class Exchange:
         return Probe(passed=True, words=f"{answer.status} in {looks.ms(self._began)}")
 
 
-def _content(body: bytes) -> tuple[bytes, bool]:
-    """What is in its chunks so far, and whether the last one has come. Raises ValueError."""
-    at, pieces = 0, list[bytes]()
-    while b"\n" in body[at : at + 1024]:
-        size = _CHUNK.match(body, at)
+def _chunks(text: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Where each begins and how long it is, as far as has come. Raises ValueError."""
+    while text.find(b"\n", at, at + CHUNK_LINE) >= 0:
+        size = _CHUNK.match(text, at)
         if size is None:
-            raise ValueError(f"not HTTP: a chunk of {_line(body[at:])}")
-        begin = size.end()
+            raise ValueError(f"not HTTP: a chunk of {_line(text[at : at + CHUNK_LINE])}")
         length = int(size[1], 16)
+        yield size.end(), length
         if not length:
-            return b"".join(pieces), True
-        pieces.append(body[begin : begin + length])
-        at = begin + length + 2
-    return b"".join(pieces), False
+            return
+        at = size.end() + length + 2
 
 
 def _line(text: bytes) -> str:

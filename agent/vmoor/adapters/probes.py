@@ -19,7 +19,7 @@ from vmoor.adapters.sweep import PIECE, Sweep
 from vmoor.errors import quoted
 from vmoor.model.health import Listening, Probe
 from vmoor.model.service import ExecProbe, FileProbe, GrpcProbe, HttpProbe, Polled, TcpProbe, Tls
-from vmoor.runtime.pool import Done, Pool
+from vmoor.runtime.pool import Done, Pool, Ticket
 
 K = TypeVar("K")
 THREADS = 8
@@ -35,11 +35,13 @@ class Probes(Generic[K]):
 
     def submit(
         self, key: K, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
-    ) -> None:
+    ) -> Ticket:
         if isinstance(probe, TcpProbe) or (isinstance(probe, HttpProbe) and probe.tls is None):
-            self._sweep.submit(key, probe, timeout, quiet=quiet)
-        else:
-            self._pool.submit(key, partial(look, probe, timeout), quiet=quiet)
+            return self._sweep.submit(key, probe, timeout, quiet=quiet)
+        return self._pool.submit(key, partial(look, probe, timeout), quiet=quiet)
+
+    def give_up(self, ticket: Ticket) -> None:
+        self._pool.give_up(ticket)  # a plain look ends by itself
 
     def take(self) -> Sequence[Done[K, Probe]]:
         return [*self._sweep.take(), *self._pool.take()]

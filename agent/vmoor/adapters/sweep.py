@@ -21,7 +21,7 @@ from vmoor.adapters import looks
 from vmoor.adapters.answer import Exchange
 from vmoor.model.health import Probe
 from vmoor.model.service import HttpProbe, TcpProbe
-from vmoor.runtime.pool import Done
+from vmoor.runtime.pool import Done, Ticket
 
 K = TypeVar("K")
 Plain = Union[HttpProbe, TcpProbe]
@@ -35,6 +35,7 @@ class _Asked(Generic[K]):
     probe: Plain
     timeout: float
     quiet: Callable[[Probe], bool]
+    ticket: Ticket
 
 
 class _Flight(Generic[K]):
@@ -49,8 +50,12 @@ class _Flight(Generic[K]):
         self._unsent: Optional[bytes] = self._exchange.request if self._exchange else b""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        # One to this machine stands when this returns, whatever it says.
-        self.sock.connect_ex((host, probe.port))
+        try:
+            # One to this machine stands when this returns, whatever it says.
+            self.sock.connect_ex((host, probe.port))
+        except BaseException:
+            self.sock.close()
+            raise
 
     def wants(self) -> int:
         return select.EPOLLIN if self._unsent is None else select.EPOLLOUT
@@ -77,12 +82,14 @@ class Sweep(Generic[K]):
         self._flying: dict[int, _Flight[K]] = {}  # by file descriptor; of the thread alone
         self._done: queue.SimpleQueue[Done[K, Probe]] = queue.SimpleQueue()
         self._thread: Optional[threading.Thread] = None
+        self._bug: Optional[Exception] = None
 
     def submit(
         self, key: K, probe: Plain, timeout: float, *, quiet: Callable[[Probe], bool]
-    ) -> None:
+    ) -> Ticket:
         """A result that is `quiet` does not ring: it is taken with whatever comes next."""
-        self._work.append(_Asked(key, probe, timeout, quiet))
+        asked = _Asked(key, probe, timeout, quiet, Ticket())
+        self._work.append(asked)
         if self._thread is None:
             self._wait, self._wake = os.pipe()
             self._epoll = select.epoll()
@@ -91,26 +98,37 @@ class Sweep(Generic[K]):
             self._thread.start()
         elif len(self._work) == 1:  # the thread takes all that there is
             os.write(self._wake, b"x")
+        return asked.ticket
 
     def take(self) -> Sequence[Done[K, Probe]]:
-        """What has ended since the last time; never waits."""
+        """What has ended since the last time; never waits. Raises what ended the thread."""
+        if self._bug is not None:
+            raise RuntimeError("the thread of the plain looks has ended") from self._bug
         taken: list[Done[K, Probe]] = []
         while not self._done.empty():
             taken.append(self._done.get())
         return taken
 
     def _run(self) -> None:
-        while True:
-            while self._work and len(self._flying) < AT_ONCE:
-                self._begin(self._work.popleft())
-            for fd, _ in self._epoll.poll(self._patience()):
-                if fd == self._wait:
-                    os.read(fd, PIECE)
-                else:
-                    self._turn(self._flying[fd])
-            self._expire()
+        try:
+            while True:
+                self._pass()
+        except Exception as e:  # noqa: BLE001 - raised by whoever takes; silence would be no news
+            self._bug = e
+            self._ring()
+
+    def _pass(self) -> None:
+        while self._work and len(self._flying) < AT_ONCE:
+            self._begin(self._work.popleft())
+        for fd, _ in self._epoll.poll(self._patience()):
+            if fd == self._wait:
+                os.read(fd, PIECE)
+            else:
+                self._turn(self._flying[fd])
+        self._expire()
 
     def _begin(self, asked: _Asked[K]) -> None:
+        asked.ticket.begun = True
         try:
             flight = _Flight(asked, time.monotonic())
         except (OSError, ValueError) as e:

@@ -21,10 +21,18 @@ class Done(Generic[K, R]):
     error: Optional[Exception] = None
 
 
-class Pool(Generic[K, R]):
-    """At most `size` daemon threads, made when first needed.
+@dataclass(eq=False)
+class Ticket:
+    """Of a call that was submitted. `given_up`: nobody waits for its thread any more."""
 
-    Only one thread submits and takes; `ring` wakes it when there is something to take.
+    begun: bool = False
+    given_up: bool = False
+
+
+class Pool(Generic[K, R]):
+    """At most `size` daemon threads, made when first needed; those that were given up not counted.
+
+    Only one thread submits, takes and gives up; `ring` wakes it when there is something to take.
     """
 
     def __init__(self, size: int, ring: Callable[[], None], name: str) -> None:
@@ -33,19 +41,33 @@ class Pool(Generic[K, R]):
         self._name = name
         self._open = 0  # submitted and not taken yet: as many threads can be of use
         self._threads = 0
-        self._work: queue.SimpleQueue[tuple[K, Callable[[], R], Callable[[R], bool]]] = (
+        self._made = 0
+        self._work: queue.SimpleQueue[tuple[K, Callable[[], R], Callable[[R], bool], Ticket]] = (
             queue.SimpleQueue()
         )
         self._done: queue.SimpleQueue[Done[K, R]] = queue.SimpleQueue()
 
-    def submit(self, key: K, call: Callable[[], R], *, quiet: Callable[[R], bool]) -> None:
+    def submit(self, key: K, call: Callable[[], R], *, quiet: Callable[[R], bool]) -> Ticket:
         """A result that is `quiet` does not ring: it is taken with whatever comes next."""
+        ticket = Ticket()
         self._open += 1
+        self._hire()
+        self._work.put((key, call, quiet, ticket))
+        return ticket
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Its call hangs: another thread takes the place of its own, which ends if it ever can."""
+        if not ticket.given_up:
+            ticket.given_up = True
+            self._threads -= 1
+            self._hire()
+
+    def _hire(self) -> None:
         if self._threads < min(self._open, self._size):
             self._threads += 1
-            name = f"{self._name}-{self._threads}"
+            self._made += 1
+            name = f"{self._name}-{self._made}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
-        self._work.put((key, call, quiet))
 
     def take(self) -> Sequence[Done[K, R]]:
         """What has ended since the last time; never waits."""
@@ -56,8 +78,10 @@ class Pool(Generic[K, R]):
         return taken
 
     def _run(self) -> None:
-        while True:
-            key, call, quiet = self._work.get()
+        ticket = Ticket()
+        while not ticket.given_up:
+            key, call, quiet, ticket = self._work.get()
+            ticket.begun = True
             still = False
             try:
                 result = call()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Optional
 
 import pytest
+from vmoor.adapters import answer as answer_module
 from vmoor.adapters.answer import BODY_LIMIT, HEAD_LIMIT, Answer, request
 from vmoor.model.service import HttpProbe
 
@@ -59,6 +61,7 @@ def test_pieces_of_any_size_are_the_same_answer(
         (OK + b"X: y", "it closed the connection amid its headers"),
         (OK + b"Content-Length: 9\r\n\r\nok", "it closed the connection amid its answer"),
         (CHUNKED + b"2\r\nok\r\n", "it closed the connection amid its answer"),
+        (b"HTTP/1.1 100\n\n" * 4000, "not HTTP: 100 Continue again and again"),
         (CHUNKED + b"-2\r\nok\r\n", "not HTTP: a chunk of -2"),
         (b"x" * (HEAD_LIMIT + 1), f"its headers have no end in {HEAD_LIMIT >> 10} KiB"),
     ],
@@ -95,3 +98,22 @@ def test_a_request_is_one_request(probe: HttpProbe) -> None:
     """Nothing in a path or header can add a line."""
     with pytest.raises(ValueError, match="not a "):
         request(probe, "127.0.0.1:80")
+
+
+def test_many_small_chunks_are_read_once() -> None:
+    """A server that sends a byte in each chunk costs no more than its bytes."""
+    answer, seen = Answer("GET"), []
+    answer.feed(CHUNKED)
+    chunks = answer_module._chunks
+
+    def counted(text: bytes, at: int) -> Iterator[tuple[int, int]]:
+        for each in chunks(text, at):
+            seen.append(each)
+            yield each
+
+    answer_module._chunks, before = counted, answer_module._chunks
+    try:
+        assert not any(answer.feed(b"1\r\nx\r\n") for _ in range(1000))
+    finally:
+        answer_module._chunks = before
+    assert len(seen) <= 2 * 1000

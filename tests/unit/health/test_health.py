@@ -241,3 +241,24 @@ def test_a_look_that_hangs_is_a_failure() -> None:
         world.look(5.0)
     assert world.health("api") is Health.UNHEALTHY
     assert world.prober.open() == 1
+
+
+def test_a_look_that_has_not_begun_is_no_news() -> None:
+    """Others hang in front of it: that is no fault of the service."""
+    world = World(API)
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    world.prober.hold, world.prober.begins = True, False
+    for _ in range(60):
+        world.look(1.0)
+    assert world.health("api") is Health.HEALTHY
+
+
+def test_a_look_that_hangs_is_given_up() -> None:
+    """So that another thread takes its place."""
+    world = World(API)
+    world.prober.hold = True
+    for _ in range(30):
+        world.look(1.0)
+    assert [ticket.given_up for ticket in world.prober.tickets] == [True]

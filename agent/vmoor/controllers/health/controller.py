@@ -23,7 +23,7 @@ from vmoor.model.ttl import Heard
 from vmoor.ports import Clock
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled
-from vmoor.runtime.pool import Done
+from vmoor.runtime.pool import Done, Ticket
 
 CALM_S = 300.0
 GRACE_S = 5.0  # a look that runs longer beyond its timeout hangs: a file on a dead network mount
@@ -37,11 +37,15 @@ class Probes(Protocol):
 
     def submit(
         self, key: Track, probe: Polled, timeout: float, *, quiet: Callable[[Probe], bool]
-    ) -> None:
+    ) -> Ticket:
         """One look, which ends after `timeout` seconds whatever the other side does."""
         ...
 
     def take(self) -> Sequence[Done[Track, Probe]]: ...
+
+    def give_up(self, ticket: Ticket) -> None:
+        """It hangs, and must not stand in the way of others."""
+        ...
 
     def listening(self) -> Listening:
         """What listens now. Raises LocalFault."""
@@ -127,7 +131,7 @@ class Health:
         bugs = []
         for done in self._probes.take():
             track = done.key
-            track.running = False
+            track.running = None
             self._dirty.add(track.service)
             if done.result is not None:
                 track.saw(done.result)
@@ -160,14 +164,20 @@ class Health:
         period, timeout = track.check.period, track.check.timeout
         due = now + period * (1.0 if track.looked else 1.0 - self._random())
         track.due = math.ceil(due / GRID_S - ROUNDING) * GRID_S
-        if track.running:  # the pool is busy with others: one look at a time
-            if now - track.began > timeout + GRACE_S:
-                track.saw(Probe(passed=False, words="no answer: the look hangs"))
-                self._dirty.add(track.service)
+        if track.running is not None:  # one look at a time
+            self._wait_for(track, track.running, now)
             return
-        track.began = now
-        track.looked = track.running = True
-        self._probes.submit(track, probe, timeout, quiet=track.is_no_news)
+        track.began, track.looked = now, True
+        track.running = self._probes.submit(track, probe, timeout, quiet=track.is_no_news)
+
+    def _wait_for(self, track: Track, running: Ticket, now: float) -> None:
+        """That others are in front of it is no news."""
+        if not running.begun:
+            track.began = now
+        elif now - track.began > track.check.timeout + GRACE_S:
+            self._probes.give_up(running)
+            track.saw(Probe(passed=False, words="no answer: the look hangs"))
+            self._dirty.add(track.service)
 
     def _hasten(self, service: str, now: float) -> None:
         """Its unit has just begun to listen: the other checks need not wait for their period."""

@@ -9,6 +9,7 @@ from typing import Optional
 
 from vmoor.model.health import CheckState, Health, Probe
 from vmoor.model.service import Check
+from vmoor.runtime.pool import Ticket
 
 NEVER = float("inf")
 
@@ -23,8 +24,8 @@ class Track:
     made: float  # since when there is this check
     state: CheckState = field(default_factory=CheckState)
     looked: bool = False
-    running: bool = False
-    began: float = 0.0  # of the look that runs
+    running: Optional[Ticket] = None  # the look that was submitted and has not ended
+    began: float = 0.0  # when it was last known not to have begun
     gone: bool = False  # of a service or check that is no more
     told: object = None  # what was told of its unit or process at the last look
     life: str = ""  # InvocationID in which the unit was healthy
