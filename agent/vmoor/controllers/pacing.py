@@ -25,6 +25,8 @@ SOON_S = 1.5 * fleet.PUBLISH_S  # the second look: a living reaper has renewed i
 # A VM of a large fleet beats and looks more seldom, so that its looks stay few beside the beats.
 LOOKS = 20  # beats between two looks: each minute at 3 s
 
+UNKNOWN = "unknown"
+
 
 class Pacing:
     def __init__(
@@ -51,8 +53,9 @@ class Pacing:
         try:
             found = self._cluster.within(NAMESPACE).get(Kind.LEASE, fleet.NAME, deadline=CALL_S)
         except Forbidden as e:  # granted by manifests that are older than this agent
-            self._set(Pace(reaper="unknown"))
-            log.info("Cannot know whether a reaper watches: %s. %s", e.message, e.remedy)
+            if self._pace.get().reaper != UNKNOWN:
+                log.info("Cannot know whether a reaper watches: %s. %s", e.message, e.remedy)
+            self._set(Pace(reaper=UNKNOWN))
             return Settled("not allowed to look", LOOKS * INTERVAL_S)
         now, renewed = self._clock.now(), fleet.renewed(found)
         if renewed != self._renewed:
