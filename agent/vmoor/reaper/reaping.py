@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,8 @@ REST_S = 1.0  # how long a healed or loosened brake may go unseen
 # 50 objects a second, so that a large removal leaves the API server to the beats of the living.
 BATCH = 25
 BATCH_S = 0.5
+REFUSED_S = 60.0
+FEW = 3  # healthy endpoints left: the API server is asked whether they are
 PASS_S = 20.0  # far below the loop's patience
 EDGE_S = 0.001  # past the instant at which a comparison flips
 
@@ -61,6 +64,9 @@ class Reaping:
         self._absent: dict[Vm, float] = {}  # VMs with entries and no Lease, since when
         self._eased: dict[Scope, float] = {}  # scopes whose brake has ended, and when
         self._told: Collection[str] = ()
+        self._aside: dict[str, float] = {}  # what could not be done, and until when it rests
+        self._refused: dict[str, VmoorError] = {}
+        self._few: Collection[Scope] = ()
 
     def reconcile(self) -> Settled:
         began = self._clock.now()
@@ -75,23 +81,43 @@ class Reaping:
         if words:  # it knows of the brakes all the same, should it lead soon
             return Settled(words, REST_S, waiting=True)
         self._tell(decision)
-        acts = self._acts(decision)
-        failures = []
-        for act in acts[:BATCH]:
-            if self._clock.now() - began > PASS_S:
+        if self._act(decision, began):
+            return self._settled("acting", max(0.0, began + BATCH_S - self._clock.now()))
+        left = decision.wake + EDGE_S - self._clock.now()
+        return self._settled(f"{decision.lost} VMs lost", min(REST_S, max(EDGE_S, left)))
+
+    def _settled(self, words: str, again: float) -> Settled:
+        if not self._refused:
+            return Settled(words, again)
+        first = next(iter(self._refused.values()))
+        words = f"{words}, {len(self._refused)} objects refuse to change: {first.message}"
+        return Settled(words, again, wrong=True, remedy=first.remedy)
+
+    def _act(self, decision: Decision, now: float) -> bool:
+        """Whether there was anything to do. One bad object must not keep the others."""
+        self._aside = {key: at for key, at in self._aside.items() if at > now}
+        self._refused = {key: e for key, e in self._refused.items() if key in self._aside}
+        self._few = self._scopes_of_few(decision)
+        acts = [(key, act) for key, act in self._acts(decision) if key not in self._aside]
+        for key, act in acts[:BATCH]:
+            if self._clock.now() - now > PASS_S:
                 break
             try:
                 act()
             except Conflict:  # judged anew when the watch has told the change
-                pass
-            except (Rejected, Forbidden) as e:  # one bad object must not keep the others
-                failures.append(e)
-        if failures:
-            raise failures[0]
-        if acts:
-            return Settled("acting", max(0.0, began + BATCH_S - self._clock.now()))
-        left = decision.wake + EDGE_S - self._clock.now()
-        return Settled(f"{decision.lost} VMs lost", min(REST_S, max(EDGE_S, left)))
+                self._aside[key] = now + REST_S
+            except (Rejected, Forbidden) as e:
+                log.warning("%s: %s. Remedy: %s", key, e.message, e.remedy)
+                self._aside[key], self._refused[key] = now + REFUSED_S, e
+        return bool(acts)
+
+    def _scopes_of_few(self, decision: Decision) -> Collection[Scope]:
+        """Those of which so little will be left that the cache is not to be trusted."""
+        if not decision.out:
+            return ()
+        left = Counter(_scope(e) for e in self._entries.get().things.values() if e.healthy)
+        left.subtract(_scope(e) for e in decision.out)
+        return {scope for scope, count in left.items() if count <= FEW}
 
     def _idle(self, now: float) -> str:
         """Why nothing may be done now; "" = it may."""
@@ -126,12 +152,13 @@ class Reaping:
         absent = {e.vm for e in self._entries.get().things.values()} - known
         self._absent = {vm: self._absent.get(vm, now) for vm in absent}
 
-    def _acts(self, decision: Decision) -> Sequence[Callable[[], None]]:
+    def _acts(self, decision: Decision) -> Sequence[tuple[str, Callable[[], None]]]:
         return [
-            *(partial(self._out, e) for e in decision.out),
-            *(partial(self._delete, e) for e in decision.delete),
-            *(partial(self._forget, p) for p in decision.forget),
-        ]
+            *((f"entry {e.vm.namespace}/{e.name}", partial(self._out, e)) for e in decision.out),
+            *((f"old entry {e.vm.namespace}/{e.name}", partial(self._delete, e))
+              for e in decision.delete),
+            *((f"lease of {p.vm}", partial(self._forget, p)) for p in decision.forget),
+        ]  # fmt: skip
 
     def _out(self, endpoint: Endpoint) -> None:
         namespace = self._cluster.within(endpoint.vm.namespace)
@@ -139,6 +166,8 @@ class Reaping:
         thing = self._entry(endpoint)
         if thing is None or entry.health_status(thing) != "True":
             return
+        if not pulse.confirmed and _scope(endpoint) in self._few:
+            self._require_another(endpoint)
         since = f"no beat since {pulse.renewed}" if pulse.renewed else "it has no Lease"
         body = entry.with_health(
             thing,
@@ -152,6 +181,15 @@ class Reaping:
         )
         log.warning("Entry %s of VM %s: out of the mesh, %s", endpoint.name, endpoint.vm, since)
         self._event(namespace, written, f"out of the mesh, {since}")
+
+    def _require_another(self, endpoint: Endpoint) -> None:
+        """That of the cache may be gone: its watch can be silent for minutes."""
+        found, _ = self._cluster.within(endpoint.vm.namespace).list(
+            Kind.ENTRY, f"{entry.SERVICE}={endpoint.service}", deadline=self._deadline()
+        )
+        there = [seen.endpoint(thing, 0.0) for thing in found]
+        if not any(e and e.healthy and e.name != endpoint.name for e in there):
+            raise Conflict(f"cannot take out {endpoint.name}: it is the last one after all")
 
     def _delete(self, endpoint: Endpoint) -> None:
         pulse, lease_object = self._lease(endpoint.vm)
@@ -244,6 +282,10 @@ class Reaping:
         for name in sorted(set(self._told) - names):
             log.info("%s: over", name)
         self._told = names
+
+
+def _scope(endpoint: Endpoint) -> Scope:
+    return Scope(endpoint.vm.namespace, endpoint.service)
 
 
 def _judged(pulse: Pulse) -> Pulse:

@@ -7,6 +7,7 @@ from vmoor.errors import Rejected, Unavailable, VmoorError
 from vmoor.model import entry, lease
 from vmoor.model.reaper import MANAGER, seen
 from vmoor.ports import Kind
+from vmoor.reaper import reaping
 
 from tests.fakes.cluster import FakeCluster
 from tests.unit.reaper.world import Reaper, SimVm, pass_by
@@ -320,9 +321,38 @@ def test_one_bad_object_does_not_keep_the_others() -> None:
     mesh.clock.pass_by(1)
     for vm in mesh.vms[2:]:
         vm.beat()
-    with pytest.raises(Rejected, match="web.vm0"):
-        mesh.reaper.turn()
+    settled = mesh.reaper.turn()
+    assert (settled.wrong, "cannot patch web.vm0" in settled.words) == (True, True)
     assert [vm.health() for vm in mesh.vms[:2]] == [LIVES, EXPIRED]
+
+
+def test_many_bad_objects_do_not_keep_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are touched in one pass are refused again and again."""
+    monkeypatch.setattr(reaping, "BATCH", 2)
+    mesh = Mesh(14)
+    mesh.cluster.refuse = lambda verb, name: (
+        Rejected(f"cannot patch {name}") if verb == "status" and name != "web.vm3" else None
+    )
+    mesh.pass_by(14, mesh.vms[4:])
+    assert [vm.health() for vm in mesh.vms[:4]] == [LIVES, LIVES, LIVES, EXPIRED]
+
+
+def test_the_last_endpoint_stays_though_the_cache_knows_another() -> None:
+    """The watch of the entries is silent, the other one went meanwhile."""
+    mesh = Mesh(2)
+    stale = mesh.reaper.entries.get()
+    silent, other = mesh.vms
+    mesh.pass_by(10, (other,))
+    have = mesh.cluster.there(Kind.ENTRY, "web.vm1")
+    assert have is not None
+    other.say(have, healthy=False)
+    mesh.clock.pass_by(2)
+    other.beat()
+    mesh.reaper.look()
+    mesh.reaper.entries.set(stale)
+    mesh.reaper.election.reconcile()
+    mesh.reaper.reaping.reconcile()
+    assert silent.health() == LIVES
 
 
 def test_the_interval_grows_with_the_fleet() -> None:
