@@ -144,9 +144,11 @@ def lines(seen: Overview) -> Iterator[str]:
     watched = f"reaper {seen.reaper}" if seen.reaper else "no reaper watches"
     yield f"{len(seen.rows)} VMs: {states or 'none'}; a beat every {seen.interval:g}s; {watched}"
     for brake in seen.brakes:
+        namespace, slash, _ = str(brake["scope"]).partition("/")
+        where = f" --namespace {namespace}" if slash else ""
         yield (
             f"BRAKE on {brake['scope']}: {brake['lost']} of {brake['of']} VMs are lost, nothing "
-            "is removed.  If they are dead:  vmoor fleet confirm --silent"
+            f"is removed.  If they are dead:  vmoor fleet confirm --silent{where}"
         )
     if seen.rows:
         yield from _table(seen.rows)
