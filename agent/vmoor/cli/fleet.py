@@ -42,7 +42,9 @@ class Known:
 
     def _all(self, kind: Kind) -> Sequence[Object]:
         path = kind.value.replace("namespaces/{namespace}/", "")
-        found: Sequence[Object] = self._kubectl.raw(f"{path}?labelSelector={SELECTOR}")["items"]
+        # Version 0: from the server's memory, a few milliseconds old, not from etcd.
+        query = f"labelSelector={SELECTOR}&resourceVersion=0"
+        found: Sequence[Object] = self._kubectl.raw(f"{path}?{query}")["items"]
         return found
 
     def apply(self, objects: Sequence[Object]) -> None:
