@@ -65,6 +65,17 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, wor
     assert words in told
 
 
+@pytest.mark.parametrize(
+    "check", [{"exec": ["/bin/true"]}, {"file": "/run/x"}, {"ttl": "30s", "group": "app"}]
+)
+def test_its_writer_gets_no_right_of_others(tmp_path: Path, check: dict[str, object]) -> None:
+    """What the agent, vmoor-exec or root would do for it is for root's configuration only."""
+    given = {"services": {"a": {"port": 1, "checks": [check]}}}
+    (tmp_path / "s").write_text(json.dumps(given))
+    words = f"{next(iter(check))} is for the configuration's services only"
+    assert wrong(tmp_path / "s").endswith(words)
+
+
 def test_its_size_and_kind_are_bounded(tmp_path: Path) -> None:
     """10 MB, bytes that are no text, no file, a pipe that nobody writes to."""
     (tmp_path / "s").write_bytes(b"{" + b" " * 10_000_000)
