@@ -80,6 +80,10 @@ class Stage:
             shutil.copy(package.result(), self.packages)
         repository.index(self.packages)
 
+    def shop_disk_of(self, release: str) -> root.Disk:
+        """Another release of Debian with the same two packages."""
+        return self._layers(build.locate(), root.debian(self._tell, release))[1]
+
     def _layers(self, parts: build.Binaries, debian: root.Disk) -> tuple[root.Disk, root.Disk]:
         """As a cloud image with Istio's sidecar package, and the same with an application."""
         plain = root.with_package(debian, sidecar.package(parts, self._tell), self._tell)
@@ -106,6 +110,7 @@ class Stage:
         web: bool = True,
         user_data: Optional[str] = None,
         meta_data: Optional[Mapping[str, str]] = None,
+        disk: Optional[root.Disk] = None,
     ) -> Machine:
         """A VM that has not booted yet, of workload `web`, or of `client` and without the shop.
 
@@ -115,7 +120,8 @@ class Stage:
             meta_data = self.mesh.meta_data() if wrapped else {}
         machine = Machine(
             self.rig.network, name, address,
-            disk=self.shop_disk if web else self.plain_disk, workdir=self.rig.workdir / "vms",
+            disk=disk or (self.shop_disk if web else self.plain_disk),
+            workdir=self.rig.workdir / "vms",
             packages=self.packages, user_data=user_data or self.user_data(web=web),
             meta_data={"instance-id": name, **meta_data},  # the VM's name in the mesh
         )  # fmt: skip

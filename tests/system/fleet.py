@@ -18,6 +18,7 @@ from typing import Any, Optional
 from tests import mesh_setup
 from tests.mesh_setup import Mooring
 from tests.rig.machine import Machine
+from tests.rig.root import Disk
 from tests.sources import Api
 from tests.stage import Stage
 
@@ -166,6 +167,7 @@ class Fleet:
         user_data: str = "",
         meta_data: Optional[Mapping[str, str]] = None,
         secret_id: str = "wrapped",
+        disk: Optional[Disk] = None,
     ) -> Machine:
         """A VM that has not booted yet; `options` are more of `vmoor admin user-data`'s,
         `meta_data` more of what its cloud tells it.
@@ -183,7 +185,7 @@ class Fleet:
         high, low = divmod(next(_ADDRESSES), 200)
         return self.stage.vm(
             name, f"198.18.{10 + high}.{10 + low}", user_data=text,
-            meta_data={"instance-id": name, **made, **(meta_data or {})},
+            meta_data={"instance-id": name, **made, **(meta_data or {})}, disk=disk,
         )  # fmt: skip
 
     def forget(self, vm: Machine) -> None:

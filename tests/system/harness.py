@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.load import Load
 from tests.rig.machine import Machine
 from tests.system.fleet import CONFIGURATION, SECRET_ID, Document, Fleet
 
@@ -94,6 +95,12 @@ def status_text(vm: Machine) -> str:
     return vm.unit_property(AGENT, "StatusText")
 
 
+def units(vm: Machine) -> list[str]:
+    """Ours that systemd has loaded; one that others only name is "not-found"."""
+    listed = vm.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "vmoor*").stdout
+    return [line.split()[0] for line in listed.splitlines() if "not-found" not in line]
+
+
 def process_of(vm: Machine, unit: str = AGENT) -> Mapping[str, str]:
     """What is another one after each start of the unit."""
     said = vm.run("systemctl", "show", "-p", "ActiveState,MainPID,NRestarts,InvocationID", unit)
@@ -123,6 +130,21 @@ def kept(fleet: Fleet, client: Machine, vm: Machine) -> Iterator[None]:
     assert healthy(after), after
     assert uid(after) == uid(before)
     assert fleet.in_mesh(client, vm)
+
+
+@contextlib.contextmanager
+def unnoticed(fleet: Fleet, client: Machine, vm: Machine) -> Iterator[None]:
+    """No request fails; the proxy's process, the entry and the Lease stay; it is moored after."""
+    before = uid(fleet.entry(vm)), uid(fleet.lease(vm))
+    with unharmed(vm, PROXY), Load(client, fleet.vip, fleet.host) as load:
+        client.wait(lambda: len(load.answers) > 50, 20, "requests")
+        yield
+        beats(fleet, vm)
+        wait_moored(vm)
+    print(f"{len(load.answers)} requests, {len(load.failed)} failed")
+    assert not load.failed, load.failed[:5]
+    assert (uid(fleet.entry(vm)), uid(fleet.lease(vm))) == before
+    assert healthy(fleet.entry(vm))
 
 
 # The cluster's word
