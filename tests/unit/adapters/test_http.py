@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,15 @@ def test_what_is_ended_asks_nothing_any_more() -> None:
         ):
             get(one)
     assert [wire.sent for wire in net.dialled] == [b"", b""]
+
+
+def test_certificates_are_judged_the_same_on_each_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Python asks for an authority key identifier, which API servers' lack, nothing
+    else is given up: chain and name are verified."""
+    strict = ssl.create_default_context()
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: strict)
+    context = http.Session()._context()
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
