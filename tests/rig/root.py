@@ -21,12 +21,12 @@ from tests.rig import build
 from tests.rig.process import run
 
 # openssh, sudo and the rest are what a cloud image has; the python3-* are vmoor's dependencies,
-# which apt cannot fetch from inside a VM.
+# which apt cannot fetch from inside a VM, and grpcio for an application that is asked by gRPC.
 PACKAGES = """
     ca-certificates cloud-init curl dbus iproute2 iptables iputils-ping netcat-openbsd
-    openssh-server polkitd procps python3 python3-click python3-hvac python3-jeepney
-    python3-jinja2 python3-jsonschema python3-psutil python3-requests python3-systemd
-    python3-yaml sudo systemd systemd-sysv
+    openssh-server polkitd procps python3 python3-click python3-grpcio python3-h2 python3-hvac
+    python3-jeepney python3-jinja2 python3-jsonschema python3-psutil python3-requests
+    python3-systemd python3-yaml sudo systemd systemd-sysv
 """
 
 # networkd-wait-online would hold the boot for 2 minutes: nobody but the rig configures the link.
