@@ -353,3 +353,22 @@ def test_a_killed_service_is_out_at_once(fleet: Fleet, client: Machine, web: Mac
         assert took <= AT_ONCE
         client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
         assert history.words == ["True", "False", "True"]
+
+
+def test_a_restarted_service_stays_out_while_it_warms_up(
+    fleet: Fleet, client: Machine, web: Machine
+) -> None:
+    """It listens again and answers 503: that its check passed before the kill counts no more."""
+    history = History(fleet, web)
+    with harness.unharmed(web, AGENT, PROXY):
+        client.wait(lambda: history.words == ["True"], 10, "the history's beginning")
+        web.run("touch", "/run/web-sick")
+        try:
+            stage.kill_main(web, "web.service")
+            web.wait(lambda: _service(web)["words"].startswith("503, want"), 20, "a failure")
+            web.wait(lambda: _service(web)["health"] == "unhealthy", 20, "the verdict")
+            assert history.words == ["True", "False"]
+        finally:
+            web.run("rm", "/run/web-sick")
+        client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+        assert history.words == ["True", "False", "True"]

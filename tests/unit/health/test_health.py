@@ -195,6 +195,33 @@ def test_a_listening_unit_hastens_the_other_checks() -> None:
     assert world.health() is Health.HEALTHY
 
 
+def test_a_restarted_service_is_out_until_its_checks_pass_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It listens, and answers 503 while it warms up: that it was well before counts no more."""
+    caplog.set_level("INFO")
+    world = World(replace(WEB, checks=(*WEB.checks, Check("http /", HttpProbe("/", 8080)))))
+    world.units.start("web.service")
+    world.prober.ports.add(8080)
+    world.prober.statuses[8080, "/"] = 200
+    world.settle()
+    assert world.health() is Health.HEALTHY
+    world.units.kill("web.service")
+    world.look(1.0)
+    world.prober.statuses[8080, "/"] = 503
+    world.units.start("web.service")
+    world.settle(0.05)
+    assert world.health() is Health.UNKNOWN
+    world.settle(5.1)
+    assert world.words() == "503, want 200-399"
+    world.prober.statuses[8080, "/"] = 200
+    world.settle(5.1)
+    assert world.health() is Health.HEALTHY
+    assert [line.partition(":")[0] for line in caplog.messages] == [
+        "web is healthy", "web is unhealthy", "web is unhealthy", "web is healthy",
+    ]  # fmt: skip
+
+
 def test_a_pass_looks_at_what_is_due_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two hundred checks one that ended costs the judgement of its own service."""
     many = [

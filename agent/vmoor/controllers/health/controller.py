@@ -152,10 +152,11 @@ class Health:
         if isinstance(probe, health.POLLED):
             self._probe(track, probe, now)
         else:
+            former = track.life
             fresh = self._told.heed(track, now)
             self._dirty.add(track.service)
             if fresh:
-                self._hasten(track.service, now)
+                self._hasten(track.service, now, restarted=bool(former))
         self._schedule.add(track)
 
     def _probe(self, track: Track, probe: Polled, now: float) -> None:
@@ -179,10 +180,15 @@ class Health:
             track.saw(Probe(passed=False, words="no answer: the look hangs"))
             self._dirty.add(track.service)
 
-    def _hasten(self, service: str, now: float) -> None:
-        """Its unit has just begun to listen: the other checks need not wait for their period."""
+    def _hasten(self, service: str, now: float, *, restarted: bool) -> None:
+        """Its unit has just begun to listen: the other checks need not wait for their period.
+
+        That they passed in its former life lets nobody back into the mesh.
+        """
         for track in self._tracks.get(service, ()):
             if isinstance(track.check.probe, health.POLLED) and track.looked:
+                if restarted and track.healthy:
+                    track.forget("not checked since the restart")
                 track.due = min(track.due, now)
                 self._schedule.add(track)
 

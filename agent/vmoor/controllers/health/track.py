@@ -43,6 +43,10 @@ class Track:
         """Nothing is known yet, and this is why."""
         self.state = replace(self.state, reason=reason, words=words)
 
+    def forget(self, words: str) -> None:
+        """What was seen holds no more."""
+        self.state = CheckState(words=words, critical=self.state.critical)
+
     def is_no_news(self, probe: Probe) -> bool:
         """From the probe's thread: a good look at a healthy service changes no verdict."""
         return probe.passed and self.healthy

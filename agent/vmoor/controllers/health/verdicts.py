@@ -99,6 +99,8 @@ def _tell(name: str, verdict: Verdict, before: Optional[Verdict]) -> None:
     was = (before.health, before.degraded) if before else (health.Health.UNKNOWN, False)
     if (verdict.health, verdict.degraded) == was:
         return
+    if (was[0], verdict.health) == (health.Health.UNHEALTHY, health.Health.UNKNOWN):
+        return  # on its way back, for as long as a look takes
     level = logging.WARNING if verdict.health is health.Health.UNHEALTHY else logging.INFO
     fields = {"VMOOR_EVENT": f"service.{verdict.health.value}", "VMOOR_SERVICE": name}
     log.log(level, "%s is %s: %s", name, verdict.health.value, verdict.words, extra=fields)
