@@ -311,6 +311,9 @@ class Mooring:
         parts.proxy.rings(bell["health"], bell["registration"])
         parts.verdicts.rings(bell["registration"])
         parts.lock.rings(bell["registration"])
+        # The API server is back: what could not be written need not wait for a back-off's end.
+        beating = next(loop for loop in self.loops if loop.name == "heartbeat")
+        beating.recoveries.rings(bell["registration"], bell["observer"])
         self._observed.rings(bell["registration"])
         parts.registered.rings(bell["lookout"])
         parts.sights.rings(bell["selectors"])

@@ -13,6 +13,7 @@ from tests.rig.faults import FaultProxy
 from tests.rig.machine import Machine
 from tests.system import harness
 from tests.system.fleet import SERVICE, Fleet
+from tests.system.history import History
 
 BEATS = "PUT .*/leases/"
 LATE = "no complete answer within"
@@ -72,6 +73,33 @@ def test_an_outage_longer_than_the_lease_removes_nothing(
         fleet.kube.clear()
         harness.wait_moored(web)
         harness.beats(fleet, web)
+
+
+def test_only_the_newest_word_is_written_when_an_outage_ends(
+    fleet: Fleet, client: Machine, web: Machine
+) -> None:
+    """Nothing when the service is as before, one write when it is not."""
+    history = History(fleet, web)
+    client.wait(lambda: history.words == ["True"], 10, "the history's beginning")
+    try:
+        for states in ((True, False), (True, False, True)):
+            before = len(history.writes)
+            fleet.kube.refuse()
+            for sick in states:
+                web.sh("touch /run/web-sick" if sick else "rm /run/web-sick")
+                web.wait(lambda sick=sick: _sick(web) is sick, 20, "a verdict", period=0.05)
+            fleet.kube.clear()
+            client.wait(lambda sick=sick: fleet.in_mesh(client, web) is not sick, 20, "the truth")
+            harness.beats(fleet, web, 3)
+            assert len(history.writes) == before + sick
+        assert history.words == ["True", "False"]
+    finally:
+        web.run("rm", "-f", "/run/web-sick")
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
+
+
+def _sick(vm: Machine) -> bool:
+    return bool(harness.document(vm)["services"][0]["health"] == "unhealthy")
 
 
 def test_a_throttled_agent_obeys_retry_after(fleet: Fleet, client: Machine, web: Machine) -> None:

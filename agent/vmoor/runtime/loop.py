@@ -85,6 +85,7 @@ class Loop:
         self.name = name
         self.bell = bell
         self.outcome: Cell[Outcome] = Cell(WAITING)
+        self.recoveries = Cell(0)  # good passes after a bad one
         self.bugs = 0
         self._reconcile = reconcile
         self._clock = clock
@@ -135,6 +136,7 @@ class Loop:
             fields = {"VMOOR_EVENT": "step.recovered", "VMOOR_STEP": self.name}
             failures = self._backoff.failures
             log.info("%s: recovered after %d failures", self.name, failures, extra=fields)
+            self.recoveries.set(self.recoveries.get() + 1)
         self._backoff = Backoff()
         self.bugs = 0
         if settled.wrong:

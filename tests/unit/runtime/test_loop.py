@@ -72,6 +72,19 @@ def test_success_forgets_the_failures() -> None:
     assert bumpy.turn() <= 1.2
 
 
+def test_a_recovery_rings_those_who_wait_for_it() -> None:
+    """Once for each end of a failure, not for each good pass."""
+    away, fine = errors.Unavailable("away"), Settled("fine", 9.0)
+    bumpy, bell = loop(fine, away, away, fine, fine), Bell()
+    bumpy.recoveries.rings(bell)
+    rung = []
+    for _ in range(5):
+        bell.clear()
+        bumpy.turn()
+        rung.append(bell.wait(0))
+    assert rung == [False, False, False, True, False]
+
+
 def test_peer_may_ask_for_more_patience() -> None:
     """Retry-After of the API server is obeyed."""
     assert loop(errors.Unavailable("cannot", retry_after=17.0)).turn() == 17.0
