@@ -15,6 +15,7 @@ from vmoor.config.settings import Settings, Sources
 from vmoor.controllers import status as status_controller
 from vmoor.controllers.configuration import Configuration
 from vmoor.controllers.status import Status
+from vmoor.model.claim import Claimed
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState
@@ -48,6 +49,8 @@ class Parts:
         self.proxy = Cell(ProxyState())
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
+        self.label: Cell[Optional[str]] = Cell(None)  # that the Lease shall carry
+        self.claimed = Cell(Claimed())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
         self.selections: Cell[Mapping[str, Selection]] = Cell({})

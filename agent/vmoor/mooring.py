@@ -22,6 +22,7 @@ from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
 from vmoor.controllers.catalog import Catalog
+from vmoor.controllers.claim import Claiming
 from vmoor.controllers.discovery import Discovery
 from vmoor.controllers.documents import Documents
 from vmoor.controllers.health import Health, Track
@@ -76,8 +77,12 @@ class Mooring:
         }  # fmt: skip
         self._identity = self._make_identity()
         self._heartbeat = Heartbeat(
-            address=parts.address, lock=parts.lock, beat=parts.beat, pace=parts.pace,
+            label=parts.label, lock=parts.lock, beat=parts.beat, pace=parts.pace,
             cluster=self._kube(), random=random.random, **shared,
+        )  # fmt: skip
+        claiming = Claiming(
+            address=parts.address, lock=parts.lock, pace=parts.pace, label=parts.label,
+            claimed=parts.claimed, cluster=self._kube(), random=random.random, **shared,
         )  # fmt: skip
         self._pacing = self._make_pacing()
         self._registration = self._make_registration(shared)
@@ -95,6 +100,7 @@ class Mooring:
             self._loop("discovery", self._make_discovery().reconcile),
             self._loop("proxy", self._proxy(shared).reconcile),
             self._loop("heartbeat", self._heartbeat.reconcile, longest=self._beats),
+            self._loop("address", claiming.reconcile, longest=self._beats),
             self._loop("pacing", self._pacing.reconcile),
             self._loop("health", self._checks().reconcile),
             self._loop("registration", self._registration.reconcile),
@@ -259,7 +265,7 @@ class Mooring:
         parts = self._parts
         return Registration(
             discovered=parts.discovered, verdicts=parts.verdicts, proxy_state=parts.proxy,
-            lock=parts.lock, beat=parts.beat, observed=self._observed,
+            lock=parts.lock, beat=parts.beat, claimed=parts.claimed, observed=self._observed,
             registered=parts.registered, selections=parts.selections, cluster=self._cluster,
             files=parts.files, **shared,
         )  # fmt: skip
@@ -300,17 +306,17 @@ class Mooring:
         """Which change wakes which loop."""
         parts, bell = self._parts, self._bells
         parts.settings.rings(*(bell[name] for name in bell))
-        parts.credentials.rings(
-            *(
-                bell[n]
-                for n in ("discovery", "proxy", "heartbeat", "registration", "observer", "pacing")
-            )
-        )
-        parts.address.rings(bell["heartbeat"])
+        for name in ("discovery", "proxy", "heartbeat", "address"):
+            parts.credentials.rings(bell[name])
+        for name in ("registration", "observer", "pacing"):
+            parts.credentials.rings(bell[name])
+        parts.address.rings(bell["address"])
+        parts.label.rings(bell["heartbeat"])
+        parts.claimed.rings(bell["registration"])
         parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])
         parts.proxy.rings(bell["health"], bell["registration"])
         parts.verdicts.rings(bell["registration"])
-        parts.lock.rings(bell["registration"])
+        parts.lock.rings(bell["address"], bell["registration"])
         # The API server is back: what could not be written need not wait for a back-off's end.
         beating = next(loop for loop in self.loops if loop.name == "heartbeat")
         beating.recoveries.rings(bell["registration"], bell["observer"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from tests.rig.machine import Machine
 from tests.system import harness
 from tests.system.fleet import Fleet
 from tests.system.history import condition
+
+BEAT_S = 3.5  # 3 s, a tenth of jitter, and a look each 0.1 s
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +81,14 @@ def test_a_second_vm_of_the_same_address_is_refused(
         entry = fleet.entry(web)
         _start_at(fleet, second, web.address)
         words = rf"cannot register under {web.address}: VM {web.name} \(.*\) lives"
-        harness.told(second, "heartbeat", words, remedy=r"vm\.address")
+        harness.told(second, "address", words, remedy=r"vm\.address")
         harness.beats(fleet, web, 2)
         assert fleet.entry(second) is None
         assert fleet.entry(web) == entry
         assert fleet.get(client) == (200, web.name)
     web.run("systemctl", "restart", "vmoor")
     harness.wait_moored(web)
-    harness.told(second, "heartbeat", words)
+    harness.told(second, "address", words)
     assert fleet.entry(second) is None
 
 
@@ -94,7 +97,7 @@ def test_the_address_is_taken_over_when_the_first_is_gone(
 ) -> None:
     """The refused VM registers by itself after the first one's end, and the other way round."""
     _start_at(fleet, second, web.address)
-    harness.told(second, "heartbeat", f"cannot register under {web.address}")
+    harness.told(second, "address", f"cannot register under {web.address}")
     with harness.unharmed(second):
         web.power_cut()
         harness.wait_moored(second)
@@ -102,12 +105,30 @@ def test_the_address_is_taken_over_when_the_first_is_gone(
     assert entry is not None
     assert entry["spec"]["address"] == web.address
     web.boot()
-    harness.told(web, "heartbeat", rf"cannot register under {web.address}: VM {second.name} ")
+    harness.told(web, "address", rf"cannot register under {web.address}: VM {second.name} ")
     assert not harness.healthy(fleet.entry(web))
     with harness.unharmed(web):
         second.run("systemctl", "stop", "vmoor")
         harness.wait_moored(web)
     client.wait(lambda: fleet.get(client) == (200, web.name), 20, "an answer", period=0.1)
+
+
+def test_lists_that_hang_delay_no_beat(fleet: Fleet, client: Machine, web: Machine) -> None:
+    """A VM that cannot ask for its address keeps its lease and tells what it waits for."""
+    fleet.kube.hang(match=r"GET .*/leases\?.*address")
+    web.reboot()
+    harness.told(web, "address", "no complete answer within")
+    term = (fleet.lease(web) or {})["spec"]["acquireTime"]
+    began = time.monotonic()
+    harness.beats(fleet, web, 5)
+    assert time.monotonic() - began < 5 * BEAT_S
+    assert (fleet.lease(web) or {})["spec"]["acquireTime"] == term
+    assert harness.document(web)["heartbeat"]["held"]
+    assert fleet.entry(web) is None
+    with harness.unharmed(web):
+        fleet.kube.clear()
+        harness.wait_moored(web)
+    client.wait(lambda: fleet.in_mesh(client, web), 20, "the endpoint")
 
 
 def _start_at(fleet: Fleet, second: Machine, address: str) -> None:

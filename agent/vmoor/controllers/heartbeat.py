@@ -1,19 +1,18 @@
-"""Keeps the VM's Lease: the heartbeat, and the lock on the VM's name and address.
+"""Keeps the VM's Lease: the heartbeat, and the lock on the VM's name.
 
 It writes the Lease and nothing else, on a session of its own, so that nothing can delay a beat.
-What is decided is decided in `model.lease` and `model.claim`.
+What is decided is decided in `model.lease`; each beat carries the label that is asked for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Optional
 
 from vmoor import __version__
 from vmoor.config.settings import Settings
-from vmoor.errors import Conflict, Forbidden, Rejected
+from vmoor.errors import Conflict, Rejected
 from vmoor.model import claim, lease
 from vmoor.model.credential import Credentials
 from vmoor.model.entry import Object, Owner
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 CALM_S = 30.0
 REMEDY = "stop the other machine, or give this one another vm.name"
-ADDRESS_REMEDY = "stop the other machine, or give this one its own address, by vm.address or DHCP"
 
 
 class Heartbeat:
@@ -38,7 +36,7 @@ class Heartbeat:
         *,
         settings: Cell[Optional[Settings]],
         credentials: Cell[Optional[Credentials]],
-        address: Cell[str],
+        label: Cell[Optional[str]],
         lock: Cell[Lock],
         beat: Cell[Beat],
         pace: Cell[Pace],
@@ -49,7 +47,7 @@ class Heartbeat:
     ) -> None:
         self._settings = settings
         self._credentials = credentials
-        self._address = address
+        self._label = label
         self._lock = lock
         self._beat = beat
         self._pace = pace
@@ -63,9 +61,7 @@ class Heartbeat:
         self._sent_at = 0.0
         self._paced = Pace()  # as sent then
         self._lasts: float = lease.DURATION_S
-        self._in_phase = False
-        self._claimed = ""  # the address that our Lease carries, as claim.form
-        self._rivals: Mapping[str, Seen] = {}
+        self._due = 0.0  # the next beat of the rhythm; 0 = none yet
 
     def reconcile(self) -> Settled:
         settings = self._settings.get()
@@ -75,63 +71,12 @@ class Heartbeat:
             return Settled("waiting for identity", CALM_S, waiting=True)
         owner = Owner(self._machine.name, settings.workload.service_account)
         self._tell_lapse()
-        settled = self._keep(owner)
-        lock, address = self._lock.get(), self._address.get()
-        if not lock.held or not address:
-            return settled
-        if (lock.address, self._claimed) == (address, claim.form(address)):
-            return settled
-        return self._claim(address, owner) or settled
-
-    def _keep(self, owner: Owner) -> Settled:
         if self._lease is None:
             return self._look(owner, alive=False)
         try:
             return self._write(self._lease, owner)
         except Conflict:
             return self._look(owner, alive=True)
-
-    def _claim(self, address: str, owner: Owner) -> Optional[Settled]:
-        """The lock's address, once no other VM that lives has it."""
-        blocked = None
-        if self._claimed != claim.form(address):
-            try:
-                blocked = self._contest(address, owner)
-            except Forbidden as e:  # manifests of an earlier version
-                log.warning("Another VM with our address would not be seen: %s: %s", e, e.remedy)
-                self._relabel(address, owner)
-        if blocked is None:
-            self._lock.set(replace(self._lock.get(), address=address))
-        return blocked
-
-    def _contest(self, address: str, owner: Owner) -> Optional[Settled]:
-        asked = self._clock.now()
-        others = self._listed(address)
-        judged = claim.judge(
-            others, machine=self._machine, seen=self._rivals, asked=asked, now=self._clock.now()
-        )
-        self._rivals = judged.seen
-        if judged.lives:
-            words = f"cannot register under {address}: {judged.words}"
-            raise Rejected(words, remedy=ADDRESS_REMEDY)
-        if judged.words:
-            return Settled(judged.words, judged.again, waiting=True)
-        self._relabel(address, owner)
-        if self._listed(address) == others:
-            return None
-        # Somebody claimed it in the same moment: both stand back, for another time each.
-        self._relabel("", owner)
-        return Settled(f"another VM wants {address} too", self._random(), waiting=True)
-
-    def _listed(self, address: str) -> Sequence[Object]:
-        found, _ = self._cluster.list(
-            Kind.LEASE, claim.selector(address), deadline=self._deadline()
-        )
-        return [each for each in found if not lease.held_by(each, self._machine)]
-
-    def _relabel(self, address: str, owner: Owner) -> None:
-        self._claimed = claim.form(address)
-        self._write(self._lease, owner)
 
     def last_beat(self, deadline: float) -> None:
         """Room for a restart or an upgrade, or for a leave to end within the lease."""
@@ -154,7 +99,6 @@ class Heartbeat:
         if lock.held and lapsed >= 0:
             words = "the lease has lapsed: no beat reached the API server in time"
             self._lock.set(Lock(words=words))
-            self._claimed = ""  # somebody else may have taken it meanwhile
 
     def _end_of_lease(self) -> float:
         beat = self._beat.get()
@@ -179,11 +123,6 @@ class Heartbeat:
         if judged.verdict in (Verdict.CREATE, Verdict.BEAT):
             if judged.confirms:
                 self._confirm()
-            if found is not None and lease.held_by(found, self._machine):
-                # A restart of the agent is no reason to ask whether the address is still ours.
-                self._claimed = claim.carried(found)
-            elif not self._lock.get().held:
-                self._claimed = ""
             return self._write(found, owner)
         return self._stand_back(judged, found)
 
@@ -209,9 +148,11 @@ class Heartbeat:
             raise
         self._seen = None
         self._confirm()
-        if not self._lock.get().held:
+        lock = self._lock.get()
+        if not lock.held:
             log.info("Holding the lease %s", lease.lease_name(self._machine.name))
-        self._lock.set(Lock(held=True, words="held", address=self._lock.get().address))
+        since = lock.since if lock.held else self._sent_at
+        self._lock.set(Lock(held=True, words="held", since=since, label=claim.carried(body)))
         return Settled("beating", self._until_next())
 
     def _body(self, old: Optional[Object], owner: Owner, least: float = 0.0) -> Object:
@@ -226,17 +167,16 @@ class Heartbeat:
             renewed=self._sent,
             annotations={lease.VERSION: __version__},
         )
-        return claim.carrying(body, self._claimed)
+        return claim.carrying(body, claim.wanted(self._label.get(), old, self._machine))
 
     def _deadline(self) -> float:
         beat = self._beat.get()
         return lease.beat_deadline(beat if beat.at else None, self._clock.now())
 
     def _until_next(self) -> float:
-        interval = self._paced.interval
-        if self._in_phase:
-            pause = lease.next_beat(interval, self._random())
-        else:  # machines that were started together must not beat together
-            self._in_phase = True
-            pause = interval * self._random()
-        return max(0.0, self._sent_at + pause - self._clock.now())
+        interval, sent = self._paced.interval, self._sent_at
+        if not self._due:  # machines that were started together must not beat together
+            self._due = sent + interval * self._random()
+        elif not sent < self._due <= sent + interval:  # else an extra beat, out of the rhythm
+            self._due = sent + lease.next_beat(interval, self._random())
+        return max(0.0, self._due - self._clock.now())

@@ -16,7 +16,8 @@ from typing import Any, Optional
 from vmoor import errors
 from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
-from vmoor.model import entry, event, lease, record, registration
+from vmoor.model import claim, entry, event, lease, record, registration
+from vmoor.model.claim import Claimed, State
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState, Object, Owner
@@ -66,6 +67,7 @@ class Registration:
         proxy_state: Cell[ProxyState],
         lock: Cell[Lock],
         beat: Cell[Beat],
+        claimed: Cell[Claimed],
         observed: Cell[Observed],
         registered: Cell[tuple[EntryState, ...]],
         selections: Cell[Mapping[str, Selection]],
@@ -81,6 +83,7 @@ class Registration:
         self._proxy_state = proxy_state
         self._lock = lock
         self._beat = beat
+        self._claimed = claimed
         self._observed = observed
         self._registered = registered
         self._selections = selections
@@ -90,6 +93,7 @@ class Registration:
         self._clock = clock
         self._known: dict[str, Known] = {}
         self._entered: dict[str, float] = {}
+        self._label = ""  # of the present address, as claim.form
         self._lists = 0
         self._read_at = 0.0
         self._retiring: dict[str, float] = {}
@@ -117,8 +121,7 @@ class Registration:
                 self._exclude_former(place, found)
             again = LAPSED_S if lock.held else CALM_S
             return Settled(f"waiting for the lease: {lock.words}", again, waiting=True)
-        if lock.address != found.address:
-            return Settled(f"waiting for the address {found.address}", CALM_S, waiting=True)
+        self._label = claim.form(place.address, place.network)
         return self._converge(place, found)
 
     def _place(self, settings: Settings, credentials: Credentials, found: Discovered) -> Place:
@@ -169,6 +172,8 @@ class Registration:
         if self._retiring:
             soonest = min(self._retiring.values()) + RETIRE_S
             again = max(0.0, soonest - self._clock.now())
+        if self._claim() is not State.OURS:
+            return Settled(f"waiting for the address {place.address}", again, waiting=True)
         count = len(states)
         return Settled(f"{count} entr{'y' if count == 1 else 'ies'} in place", again)
 
@@ -211,7 +216,9 @@ class Registration:
             self._retiring.pop(wish.name, None)
         for _ in range(ROUNDS):
             have = self._have(wish.name)
-            step = registration.step(wish, have, owner, self._clock.wall())
+            step = self._step(wish, have, owner)
+            if step is None and have is None and wish.body is not None:
+                return self._state(wish, "pending", "waiting for the address")
             if step is None:
                 self._retiring.pop(wish.name, None)
                 return self._state(wish, "registered")
@@ -223,6 +230,16 @@ class Registration:
             with contextlib.suppress(errors.Conflict):
                 self._carry_out(step, wish.name)
         raise errors.Conflict(f"cannot settle {wish.name}: somebody else keeps writing it")
+
+    def _step(self, wish: Wish, have: Optional[Object], owner: Owner) -> Optional[Step]:
+        state, wall = self._claim(), self._clock.wall()
+        if state is State.OURS:
+            return registration.step(wish, have, owner, wall)
+        return registration.restrained(wish, have, owner, wall, taken=state is State.TAKEN)
+
+    def _claim(self) -> State:
+        """It may change within a pass."""
+        return self._claimed.get().under(self._label, self._lock.get())
 
     def _carry_out(self, step: Step, name: str) -> None:
         if self._ending:

@@ -60,6 +60,11 @@ def labels(thing: Object) -> Mapping[str, str]:
     return _map(metadata(thing).get("labels"))
 
 
+def notes(thing: Object) -> Mapping[str, str]:
+    """Its annotations."""
+    return _map(metadata(thing).get("annotations"))
+
+
 def name(thing: Object) -> str:
     return str(metadata(thing).get("name", ""))
 
@@ -82,7 +87,7 @@ def judged(thing: Object) -> Mapping[str, str]:
 
 
 def holder(thing: Object) -> str:
-    return str(_map(metadata(thing).get("annotations")).get(HOLDER, ""))
+    return str(notes(thing).get(HOLDER, ""))
 
 
 def address(thing: Object) -> str:

@@ -51,7 +51,8 @@ class Lock:
     refused: bool = False  # someone lives under our name
     words: str = "no lease yet"
     rebooted: bool = False  # not held yet, and the holder is an earlier boot of this machine
-    address: str = ""  # under which it may register, model/claim.py; "" = none yet
+    since: float = 0.0  # Clock.now() seconds of the beat that gained it
+    label: str = ""  # the address that the last confirmed beat carried, as claim.form
 
 
 @dataclass(frozen=True)

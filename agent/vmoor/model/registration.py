@@ -21,6 +21,8 @@ from vmoor.model.service import Service, Workload
 HEALTH_CHECKS = "proxy.istio.io/health-checks-enabled"  # "true": no Healthy=True, no endpoint
 GONE = "ServiceGone"
 REBOOTED = "Rebooted"
+MOVED = "AddressChanged"
+TAKEN = "AddressTaken"
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,30 @@ def step(wish: Wish, have: Optional[Object], owner: Owner, wall: float) -> Optio
     if wanted and _differs(have, wanted):
         return _status(have, wanted, wall)
     return _told(wish, have, wall)
+
+
+def restrained(
+    wish: Wish, have: Optional[Object], owner: Owner, wall: float, *, taken: bool
+) -> Optional[Step]:
+    """As `step`, while the address is not known to be ours: nothing into the mesh.
+
+    What is in it stays as it is, but for what must go out anyway; `taken` = all must.
+    """
+    if have is None or not owner.owns(have):
+        return None
+    if taken:
+        message = "another VM lives at this address"
+        word = Word(healthy=False, reason=TAKEN, message=message)
+        return _status(have, word, wall) if _differs(have, word) else None
+    if wish.body is None:
+        return _away(have, owner, wall)
+    wanted = wish.word
+    if wanted is None or wanted.healthy:
+        moved = entry.address(have) != wish.body["spec"]["address"]
+        if not moved or entry.health_status(have) != "True":
+            return None
+        wanted = Word(healthy=False, reason=MOVED, message="the VM has another address now")
+    return _status(have, wanted, wall) if _differs(have, wanted) else None
 
 
 def _told(wish: Wish, have: Object, wall: float) -> Optional[Step]:

@@ -60,9 +60,18 @@ class Snapshot:
 
 
 # The order in which one step waits for the other: the first that is not fine is the cause.
-ORDER = ("config", "identity", "discovery", "proxy", "heartbeat", "health", "registration")
+ORDER = (
+    "config",
+    "identity",
+    "discovery",
+    "proxy",
+    "heartbeat",
+    "address",
+    "health",
+    "registration",
+)
 # Without these what a moored VM has to write anew, say for a new service, is not written.
-WRITERS = ("heartbeat", "registration")
+WRITERS = ("heartbeat", "address", "registration")
 NAMED = 3  # services in one sentence
 
 

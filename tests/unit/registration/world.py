@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings
+from vmoor.controllers.claim import Claiming
 from vmoor.controllers.heartbeat import Heartbeat
 from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.observer import Observer
 from vmoor.controllers.registration import Registration
+from vmoor.model.claim import Claimed
 from vmoor.model.credential import Credential, Credentials
 from vmoor.model.discovered import Discovered
 from vmoor.model.entry import EntryState, Owner
@@ -114,6 +116,9 @@ class Vm:
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
         self.proxy_state = Cell(ProxyState(live=True, invocation_id="i1"))
         self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
+        self.label: Cell[Optional[str]] = Cell(None)
+        self.claimed = Cell(Claimed())
+        self.draw = 0.0  # what chance draws for the claim: 0 = verifies at once
         self.observed = Cell(Observed())
         self.registered: Cell[tuple[EntryState, ...]] = Cell(())
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
@@ -122,12 +127,24 @@ class Vm:
         self.heartbeat = Heartbeat(
             settings=self.settings,
             credentials=self.credentials,
-            address=self.own_address,
+            label=self.label,
             lock=self.lock,
             beat=self.beat,
             pace=self.pace,
             clock=self.clock,
             random=lambda: 0.5,
+            **own,
+        )
+        self.claiming = Claiming(
+            settings=self.settings,
+            credentials=self.credentials,
+            address=self.own_address,
+            lock=self.lock,
+            pace=self.pace,
+            label=self.label,
+            claimed=self.claimed,
+            clock=self.clock,
+            random=lambda: self.draw,
             **own,
         )
         self.observer = Observer(
@@ -141,6 +158,7 @@ class Vm:
             proxy_state=self.proxy_state,
             lock=self.lock,
             beat=self.beat,
+            claimed=self.claimed,
             observed=self.observed,
             registered=self.registered,
             selections=self.selections,
@@ -181,7 +199,21 @@ class Vm:
         )
 
     def beat_once(self) -> Settled:
-        return self.heartbeat.reconcile()
+        """And what follows of it for the claim of the address."""
+        settled = self.heartbeat.reconcile()
+        self.claim()
+        return settled
+
+    def claim(self) -> Settled:
+        """One pass, and as many more as its bells ring for at once."""
+        settled = self.claiming.reconcile()
+        for _ in range(4):
+            lock = self.lock.get()
+            if not lock.held or self.label.get() in (None, lock.label):
+                break
+            self.heartbeat.reconcile()
+            settled = self.claiming.reconcile()
+        return settled
 
     def watch(self) -> None:
         """As much of the watch as there is: a LIST if one is due, then one watch."""
