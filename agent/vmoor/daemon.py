@@ -25,14 +25,16 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_S = 3.0  # for the loops to end their pass; a leave has its own time after that
-LEAVE_S = 10.0  # of TimeoutStopSec=45s
+CANCELLED_S = 10.0  # a shutdown that was announced brings a SIGTERM at once
+LEAVE_S = 40.0  # since the signal, all in all; TimeoutStopSec=45s
 
 
 class Daemon:
     """One life of the agent, from exec to exit code."""
 
     def __init__(self, read: children.Reader) -> None:
-        self._stopping = False
+        self._stopping = self._going_down = False
+        self._terminated = threading.Event()
         self._parts = Parts(read)
         self._mooring: Optional[Mooring] = None
 
@@ -51,7 +53,7 @@ class Daemon:
         trouble = supervisor.watch(lambda: self._stopping or settings.get() is not None, tick)
         this = machine.get()
         if settings.get() and this and not self._stopping and not trouble:
-            self._mooring = Mooring(self._parts, this)
+            self._mooring = Mooring(self._parts, this, self._go_down)
             supervisor.start(self._mooring.loops, self._mooring.pumps)
             trouble = supervisor.watch(lambda: self._stopping, tick)
         return self._end(trouble)
@@ -65,26 +67,41 @@ class Daemon:
                     if number == signal.SIGHUP:
                         self._parts.reload()
                     else:
-                        self._stopping = True
-                        self._parts.supervisor.bell.ring()
+                        self._terminated.set()
+                        self._stop()
 
         return heed
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._parts.supervisor.bell.ring()
+
+    def _go_down(self) -> None:
+        self._going_down = True
+        self._stop()
 
     def _end(self, trouble: Optional[str]) -> int:
         if trouble is not None:
             log.critical("The agent ends and systemd starts a new one: %s", trouble)
             return errors.EXIT_NOT_FINE
-        notify.stopping()
-        leaving = self._mooring is not None and self._mooring.is_leave()
+        if not self._going_down:  # or systemd would take the stop for done, and send no SIGTERM
+            notify.stopping()
+        clock = self._parts.clock
+        ends = clock.now() + LEAVE_S
+        mooring = self._mooring
+        leaving = mooring is not None and (self._going_down or mooring.is_leave())
         still = self._parts.supervisor.stop(STOP_S)
         if still:
             log.warning("Stopped without waiting longer for: %s", ", ".join(still))
-        if self._mooring is not None:
-            if leaving:
-                self._mooring.leave(LEAVE_S)
-                self._parts.status.left()
-            else:
-                self._mooring.pause()
+        if mooring is not None and leaving:
+            mooring.leave(ends - clock.now())
+            self._parts.status.left()
+            mooring.let_go()
+        elif mooring is not None:
+            mooring.pause()
+        if self._going_down:
+            # If it does not, after all: systemd starts the agent anew, and the VM moors again.
+            self._terminated.wait(CANCELLED_S)
         return errors.EXIT_OK
 
 

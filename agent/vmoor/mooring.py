@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
-from vmoor.adapters import children, documents, kube, listeners, markers, timed
+from vmoor.adapters import children, documents, kube, listeners, markers, notify, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.consul import ConsulAgent
 from vmoor.adapters.envoy_admin import EnvoyAdmin
+from vmoor.adapters.inhibitor import ShutdownDelay
 from vmoor.adapters.kube import Kube
 from vmoor.adapters.probes import Probes
 from vmoor.adapters.processes import Processes
@@ -21,6 +22,7 @@ from vmoor.adapters.pushes import Pushes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
+from vmoor.controllers import leaving
 from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.claim import Claiming
 from vmoor.controllers.discovery import Discovery
@@ -58,12 +60,13 @@ CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
 
 class Mooring:
-    """Made once there is a configuration."""
+    """Made once there is a configuration. `go_down`: the machine is about to."""
 
-    def __init__(self, parts: Parts, machine: Machine) -> None:
+    def __init__(self, parts: Parts, machine: Machine, go_down: Callable[[], object]) -> None:
         self._parts = parts
         self._machine = machine
         self._units = SystemdUnits()
+        self._delay = ShutdownDelay(go_down)
         self._processes = Processes()
         self._pushes = Pushes(parts.clock.now)
         self._observed = Cell(Observed())
@@ -71,6 +74,7 @@ class Mooring:
         self._others = {name: Cell(Found(ready=False)) for name in ("consul", "file", "exec")}
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
+        self._finish_leaving()
         shared: dict[str, Any] = {
             "settings": parts.settings, "credentials": parts.credentials, "machine": machine,
             "clock": parts.clock,
@@ -114,6 +118,7 @@ class Mooring:
             Pump("processes", self._processes.run),
             Pump("pushes", self._pushes.run),
             Pump("addresses", addresses.run),
+            Pump("shutdown", self._delay.run),
         )
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
@@ -132,8 +137,11 @@ class Mooring:
         Unknown is not leaving: then the lease decides.
         """
         try:
-            stopping = self._units.system_state() == "stopping"
-            return stopping or self._units.job_type(SELF) == "stop"
+            if self._units.system_state() == "stopping":
+                return True
+            settings = self._parts.settings.get()
+            stops = settings is not None and settings.leave.on_stop
+            return stops and self._units.job_type(SELF) == "stop"
         except errors.VmoorError as e:
             log.warning("Cannot ask systemd why we stop, so entries stay: %s", e)
             return False
@@ -144,17 +152,31 @@ class Mooring:
         self._registration.end()
         self._lookout.end()
         self._prolong()
-        leaving = Leaving(
-            settings=parts.settings, lock=parts.lock, beat=parts.beat, machine=self._machine,
-            cluster=self._cluster, envoy=EnvoyAdmin(), clock=parts.clock,
-            pause=threading.Event().wait,
+        controller = Leaving(
+            settings=parts.settings, lock=parts.lock, beat=parts.beat, sights=parts.sights,
+            machine=self._machine, cluster=self._cluster, envoy=EnvoyAdmin(), files=parts.files,
+            clock=parts.clock, pause=_pause, tell=notify.status,
         )  # fmt: skip
-        for left in leaving.leave(seconds):
+        for left in controller.leave(seconds):
             log.warning("Left behind: %s", left)
+        self._end_proxy()
+
+    def _finish_leaving(self) -> None:
+        """A drained Envoy stays so; nothing of this VM is in the mesh yet, so it can go."""
+        if leaving.unfinished(self._parts.files):
+            log.warning("A leave was interrupted: the proxy, which drains, is started anew")
+            self._end_proxy()
+
+    def _end_proxy(self) -> None:
         try:
             self._units.stop(UNIT)
+            self._parts.files.remove(leaving.MARK)
         except errors.VmoorError as e:
             log.warning("Cannot stop %s: %s", UNIT, e)
+
+    def let_go(self) -> None:
+        """What is to be done before the machine goes down has been done."""
+        self._delay.release()
 
     def pause(self) -> None:
         """A stop that is not a leave: one last beat that covers a restart or an upgrade."""
@@ -297,9 +319,9 @@ class Mooring:
     def _selectors(self) -> Selectors:
         parts = self._parts
         return Selectors(
-            settings=parts.settings, verdicts=parts.verdicts, sights=parts.sights,
-            selections=parts.selections, machine=self._machine, cluster=self._kube(),
-            clock=parts.clock,
+            settings=parts.settings, verdicts=parts.verdicts,
+            sights=parts.sights, selections=parts.selections, machine=self._machine,
+            cluster=self._kube(), clock=parts.clock,
         )  # fmt: skip
 
     def _connect(self) -> None:
@@ -331,3 +353,9 @@ class Mooring:
         mine = self._found
         for found in (mine.systemd, mine.sockets, *self._others.values()):
             found.rings(bell["discovery"])
+
+
+def _pause(seconds: float) -> None:
+    """Of a leave, which may outlast the watchdog: before a shutdown systemd knows of no stop."""
+    notify.watchdog()
+    threading.Event().wait(seconds)

@@ -247,8 +247,20 @@ class Look:
 
 
 class Envoy(Protocol):
-    """The admin port of our own Envoy."""
+    """The admin port of our own Envoy. What it cannot do or tell is no error: it may be gone."""
 
     def clusters(self, endpoints: Collection[str], *, deadline: float) -> Optional[Clusters]:
         """Which of these IP:PORT it sends to and which ports it takes in; None = no answer."""
+        ...
+
+    def drain(self, *, deadline: float) -> bool:
+        """Asks clients to go elsewhere, for good; they are served on. False = not done."""
+        ...
+
+    def requests(
+        self, ports: Optional[Collection[int]] = None, *, deadline: float
+    ) -> Optional[int]:
+        """How many requests, streams and TCP connections from outside are open to services, or to
+        these ports of them; None = no answer.
+        """
         ...

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from tests.rig.errors import RigError, RigUnavailable
 
-PACKAGES = ("curl", "iproute2", "iptables", "mmdebstrap", "systemd-container", "wrk")
+PACKAGES = (
+    "curl",
+    "dbus-daemon",
+    "iproute2",
+    "iptables",
+    "mmdebstrap",
+    "systemd-container",
+    "wrk",
+)
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # bits: linux/capability.h
 _MEMORY_GB = 4  # the istiod compilation's peak is 2.8 GB; a rig with three VMs is about 1.5 GB

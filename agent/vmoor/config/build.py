@@ -18,6 +18,7 @@ from vmoor.config.settings import (
     ExecSource,
     FileSource,
     Interception,
+    Leave,
     MeshSource,
     ProxySettings,
     Settings,
@@ -45,6 +46,7 @@ Document = Mapping[str, Any]
 PERIOD_S, TIMEOUT_S = 5.0, 1.0  # of a check
 EXEC_PERIOD_S, EXEC_TIMEOUT_S = 30.0, 10.0  # of sources.exec
 DEFAULT_PORT_NAME = "http"
+DRAIN = "30s"
 
 
 def settings_from(document: Document) -> Settings:
@@ -59,6 +61,8 @@ def settings_from(document: Document) -> Settings:
         interception=_interception(document.get("interception", {})),
         log_level=document.get("log", {}).get("level", "info"),
         sources=_sources(document.get("sources", {})),
+        leave=Leave(**document.get("leave", {})),
+        drain_timeout=seconds(document.get("drain", {}).get("timeout", DRAIN)),
     )
 
 

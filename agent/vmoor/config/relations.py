@@ -22,6 +22,7 @@ HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
 SHORTEST_EXEC_S = 5.0  # a program starts each time, and what it changes are services, not health
 SHORTEST_TTL_S = 1.0
+LONGEST_DRAIN_S = 30.0  # TimeoutStopSec=45s of vmoor.service holds it and all that is around it
 LOOKS = ("period", "timeout", "initial_delay", "failure_threshold", "success_threshold")
 
 
@@ -38,6 +39,7 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     for name, service in services.items():
         yield from _service(("services", name), service)
     yield from _allowed(document.get("sources", {}).get("sockets", {}).get("allow", {}))
+    yield from _drain(document.get("drain", {}).get("timeout"))
     cidrs = document.get("interception", {}).get("exclude", {}).get("cidrs", ())
     for i, cidr in enumerate(cidrs):
         if cidr is not None:
@@ -46,6 +48,12 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _finding(at: Where, words: str) -> Finding:
     return Finding(at, about(at, words))
+
+
+def _drain(timeout: Optional[str]) -> Iterator[Finding]:
+    if timeout is not None and seconds(timeout) > LONGEST_DRAIN_S:
+        words = f"{timeout} is longer than systemd waits for a stop (at most {LONGEST_DRAIN_S:g}s)"
+        yield _finding(("drain", "timeout"), words)
 
 
 def _vault(vault: Mapping[str, Any]) -> Iterator[Finding]:

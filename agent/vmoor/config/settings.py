@@ -130,6 +130,12 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Leave:
+    on_stop: bool = True
+    keep_entries: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     vault: VaultSettings
     mesh: MeshSource
@@ -140,3 +146,5 @@ class Settings:
     interception: Interception = field(default_factory=Interception)
     log_level: str = "info"
     sources: Sources = field(default_factory=Sources)
+    leave: Leave = field(default_factory=Leave)
+    drain_timeout: float = 30.0  # seconds

@@ -90,6 +90,10 @@ def holder(thing: Object) -> str:
     return str(notes(thing).get(HOLDER, ""))
 
 
+def service(thing: Object) -> str:
+    return str(_map(metadata(thing).get("labels")).get(SERVICE, ""))
+
+
 def address(thing: Object) -> str:
     return str(_map(thing.get("spec")).get("address", ""))
 

@@ -118,6 +118,13 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:11: sources.sockets.allow.ssh: 'ssh' is not a port (1 to 65535)",
         ],
     ),
+    "a drain longer than a stop": (
+        "leave: {on_stop: maybe}\ndrain: {timeout: 1m}\n",
+        [
+            "20.yaml:1: leave.on_stop: 'maybe' is not true or false",
+            "20.yaml:2: drain.timeout: 1m is longer than systemd waits for a stop (at most 30s)",
+        ],
+    ),
     "port 0": (
         "# a comment\nservices:\n  web:\n    port: 0\n",
         ["20.yaml:4: services.web.port: 0 is not a port (1 to 65535)"],

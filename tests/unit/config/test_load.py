@@ -18,6 +18,7 @@ from vmoor.config.settings import (
     ConsulSource,
     ExecSource,
     Interception,
+    Leave,
     MeshSource,
     Sources,
 )
@@ -85,6 +86,8 @@ interception:
   {mode: none, dns_capture: no,
    exclude: {inbound_ports: [9100], outbound_ports: [25], cidrs: [10.0.0.0/8]}}
 log: {level: debug}
+leave: {on_stop: no, keep_entries: yes}
+drain: {timeout: 1500ms}
 """
     settings = load(write(tmp_path, vmoor=text)).settings
     assert settings.vault.addresses == ("https://a:8200", "http://127.0.0.1:8200")
@@ -94,6 +97,8 @@ log: {level: debug}
     assert settings.interception == Interception("none", dns_capture=False)
     assert settings.proxy.config == {"a": 1.5}
     assert settings.log_level == "debug"
+    assert settings.leave == Leave(on_stop=False, keep_entries=True)
+    assert settings.drain_timeout == 1.5
     web = settings.services[0]
     assert (web.protocol, web.weight, web.labels) == ("HTTP", 5, {"tier": "front"})
     http = HttpProbe("/h", 9090, "::1", {"Host": "web"}, (204, 204))
@@ -374,8 +379,8 @@ def test_child_process_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     wrong = json.loads(capsys.readouterr().out)
     assert (wrong["none"], wrong["problems"][0]) == (
         False,
-        f"{tmp_path}/conf.d/10.yaml:1: unknown key 'a', known here: interception, log, mesh, "
-        "proxy, services, sources, vault, vm, workload",
+        f"{tmp_path}/conf.d/10.yaml:1: unknown key 'a', known here: drain, interception, leave, "
+        "log, mesh, proxy, services, sources, vault, vm, workload",
     )
     write(tmp_path, **{"10": GOOD})
     assert loading.main([str(tmp_path)]) == 0

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+from vmoor.config.settings import Leave
+from vmoor.controllers.leaving import MARK, unfinished
 from vmoor.errors import Conflict, Unavailable
+from vmoor.model import entry
+from vmoor.model.sight import Sight
 from vmoor.ports import Kind
 
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.envoy import FakeEnvoy
-from tests.unit.registration.world import Clock, Vm, service
+from tests.unit.registration.world import Clock, Vm, service, settings
 
 LEASE = "vmoor-vm1"
 
@@ -15,6 +22,8 @@ def moored(envoy: FakeEnvoy) -> tuple[FakeCluster, Vm]:
     vm = Vm(cluster, envoy=envoy)
     vm.serve(service("api", 9090), service("web"))
     vm.moor(api=True, web=True)
+    vm.sights.set({name: Sight(listed=True) for name in ("api", "web")})
+    vm.heartbeat.last_beat(2.0)
     cluster.calls.clear()
     return cluster, vm
 
@@ -27,11 +36,11 @@ def test_it_leaves_nothing() -> None:
     assert cluster.names(Kind.LEASE) == set()
 
 
-def test_out_then_seen_then_deleted() -> None:
-    """No entry is deleted before all are out and our own Envoy has forgotten us."""
-    cluster, vm = moored(FakeEnvoy(looks=3))
+def test_out_then_seen_then_drained_then_deleted() -> None:
+    """No entry is deleted before all are out, our own Envoy has forgotten us and is drained."""
+    cluster, vm = moored(FakeEnvoy(looks=3, open=[2, 1, 0]))
     start = vm.clock.now()
-    vm.leaving.leave(10)
+    vm.leaving.leave(40)
     assert [verb for verb, _ in cluster.calls] == [
         "list",
         "status",
@@ -42,23 +51,116 @@ def test_out_then_seen_then_deleted() -> None:
         "delete",
     ]
     assert set(vm.envoy.asked) == {"10.0.0.1:9090", "10.0.0.1:8080"}
-    assert 0 < vm.clock.now() - start < 0.2
+    assert vm.envoy.drained
+    assert vm.told == [
+        "Leaving the mesh",
+        "Leaving: 2 requests to end",
+        "Leaving: 1 request to end",
+    ]
+    assert 0.3 <= vm.clock.now() - start < 0.4
 
 
-def test_an_envoy_that_never_forgets_costs_half_a_second() -> None:
-    """The wait is bounded."""
+def test_what_our_own_envoy_never_listed_is_waited_for_blindly() -> None:
+    """Its silence proves nothing then: as long as istiod gathers changes, and a push."""
+    _, vm = moored(FakeEnvoy())
+    vm.sights.set({})
+    start = vm.clock.now()
+    vm.leaving.leave(40)
+    assert 0.5 <= vm.clock.now() - start < 0.6
+    assert vm.envoy.asked == []
+
+
+def test_istiod_gets_its_time_also_when_envoy_forgot_at_once() -> None:
+    """What it says right after the write may be what it said before: never below 0.1 s."""
+    _, vm = moored(FakeEnvoy())
+    start = vm.clock.now()
+    vm.leaving.leave(40)
+    assert 0.1 <= vm.clock.now() - start < 0.2
+
+
+def test_an_envoy_that_never_forgets_is_waited_for_as_long_as_istiod_may_gather() -> None:
+    """Ten seconds; the proxy serves on meanwhile."""
     _, vm = moored(FakeEnvoy(looks=10_000))
     start = vm.clock.now()
-    vm.leaving.leave(10)
+    vm.leaving.leave(40)
+    assert 10.0 <= vm.clock.now() - start < 10.2
+
+
+def test_an_envoy_that_is_dead_costs_half_a_second() -> None:
+    """Nothing is to be drained, but others are to hear of it."""
+    _, vm = moored(FakeEnvoy(looks=None))
+    start = vm.clock.now()
+    assert vm.leaving.leave(40) == ()
     assert 0.5 <= vm.clock.now() - start < 0.6
 
 
-def test_an_envoy_that_is_dead_costs_nothing() -> None:
-    """It cannot be asked, so there is nothing to wait for."""
-    _, vm = moored(FakeEnvoy(looks=None))
+def test_a_vm_that_is_out_already_waits_for_nothing() -> None:
+    """Drained before, or sick: the mesh has known it for long."""
+    _, vm = moored(FakeEnvoy())
+    vm.judge(api=False, web=False)
+    vm.register()
     start = vm.clock.now()
-    assert vm.leaving.leave(10) == ()
+    assert vm.leaving.leave(40) == ()
     assert vm.clock.now() == start
+
+
+@pytest.mark.parametrize(("timeout", "given", "drained"), [(30.0, 40.0, 30.0), (30.0, 20.0, 15.9)])
+def test_a_connection_that_does_not_end_is_waited_for_up_to_the_limit(
+    timeout: float, given: float, drained: float
+) -> None:
+    """drain.timeout, but the entries and the Lease always get their time."""
+    cluster, vm = moored(FakeEnvoy(open=[1]))
+    vm.settings.set(replace(settings(), drain_timeout=timeout))
+    start = vm.clock.now()
+    assert vm.leaving.leave(given) == ()
+    assert vm.clock.now() - start == pytest.approx(0.1 + drained, abs=0.05)
+    assert cluster.names(Kind.ENTRY) == set()
+
+
+def test_kept_entries_are_out_and_their_lease_is_nobodys() -> None:
+    """leave.keep_entries: the next start takes them over at once."""
+    cluster, vm = moored(FakeEnvoy())
+    vm.settings.set(replace(settings(), leave=Leave(keep_entries=True)))
+    assert vm.leaving.leave(40) == ()
+    assert cluster.names(Kind.ENTRY) == {"api.vm1", "web.vm1"}
+    for name in ("api.vm1", "web.vm1"):
+        there = cluster.there(Kind.ENTRY, name)
+        assert there is not None
+        assert (entry.health(there) or {})["reason"] == "Leaving"
+    lease = cluster.there(Kind.LEASE, LEASE)
+    assert lease is not None
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+class Killed(BaseException):
+    """kill -9: nothing is caught or cleaned up."""
+
+
+@pytest.mark.parametrize("call", range(7))
+def test_a_leave_that_is_killed_anywhere_is_finished_by_the_next_start(call: int) -> None:
+    """Before or after any of its calls: the next life moors; its own stop leaves nothing."""
+    cluster, vm = moored(FakeEnvoy())
+    calls = iter(range(7))
+
+    def kill(_verb: str, _name: str) -> None:
+        if next(calls) == call:
+            raise Killed
+
+    cluster.before = kill
+    with pytest.raises(Killed):
+        vm.leaving.leave(40)
+    cluster.before = lambda *_: None
+    drained = MARK in vm.disk.files
+    assert drained is vm.envoy.drained is unfinished(vm.disk)
+    after = vm.boot("b1")
+    after.serve(service("api", 9090), service("web"))
+    after.moor(api=True, web=True)
+    for name in ("api.vm1", "web.vm1"):
+        there = cluster.there(Kind.ENTRY, name)
+        assert there is not None
+        assert entry.health_status(there) == "True"
+    assert after.leaving.leave(40) == ()
+    assert (cluster.names(Kind.ENTRY), cluster.names(Kind.LEASE)) == (set(), set())
 
 
 def test_without_an_api_server_it_ends_in_time_and_says_what_is_left() -> None:

@@ -124,6 +124,7 @@ class Vm:
         self.sights: Cell[Mapping[str, Sight]] = Cell({})
         self.selections: Cell[Mapping[str, Selection]] = Cell({})
         own = {"machine": self.machine, "cluster": cluster}
+        self.told: list[str] = []
         self.heartbeat = Heartbeat(
             settings=self.settings,
             credentials=self.credentials,
@@ -170,8 +171,11 @@ class Vm:
             settings=self.settings,
             lock=self.lock,
             beat=self.beat,
+            sights=self.sights,
             envoy=self.envoy,
+            files=self.disk,
             clock=self.clock,
+            tell=self.told.append,
             pause=self.clock.pass_by,
             **own,
         )
