@@ -18,6 +18,7 @@ from vmoor.controllers.status import Status
 from vmoor.model.claim import Claimed
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
+from vmoor.model.drain import Drained
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Verdict
 from vmoor.model.identity import IdentityState
@@ -48,6 +49,7 @@ class Parts:
         self.address = Cell("")  # of the VM: the same as in `discovered`, which changes more often
         self.proxy = Cell(ProxyState())
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
+        self.drained = Cell(Drained())
         self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
         self.label: Cell[Optional[str]] = Cell(None)  # that the Lease shall carry
         self.claimed = Cell(Claimed())
@@ -71,7 +73,7 @@ class Parts:
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
                 self.proxy, self.verdicts, self.lock, self.beat, self.pace, self.registered,
-                self.sights, self.selections)  # fmt: skip
+                self.sights, self.selections, self.drained)  # fmt: skip
         for cell in told:
             cell.rings(self._status_bell)
 
@@ -116,4 +118,5 @@ class Parts:
             entries=self.registered.get(),
             sights=self.sights.get(),
             selections=self.selections.get(),
+            drained=self.drained.get(),
         )

@@ -13,6 +13,7 @@ from vmoor import errors, places
 from vmoor.adapters import children, documents, kube, listeners, markers, notify, timed
 from vmoor.adapters.addresses import AddressEvents
 from vmoor.adapters.consul import ConsulAgent
+from vmoor.adapters.control import ControlSocket
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.adapters.inhibitor import ShutdownDelay
 from vmoor.adapters.kube import Kube
@@ -27,6 +28,7 @@ from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.claim import Claiming
 from vmoor.controllers.discovery import Discovery
 from vmoor.controllers.documents import Documents
+from vmoor.controllers.draining import Draining
 from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
 from vmoor.controllers.identity import Identity
@@ -82,7 +84,7 @@ class Mooring:
         self._identity = self._make_identity()
         self._heartbeat = Heartbeat(
             label=parts.label, lock=parts.lock, beat=parts.beat, pace=parts.pace,
-            cluster=self._kube(), random=random.random, **shared,
+            drained=parts.drained, cluster=self._kube(), random=random.random, **shared,
         )  # fmt: skip
         claiming = Claiming(
             address=parts.address, lock=parts.lock, pace=parts.pace, label=parts.label,
@@ -118,6 +120,7 @@ class Mooring:
             Pump("processes", self._processes.run),
             Pump("pushes", self._pushes.run),
             Pump("addresses", addresses.run),
+            Pump("control", self._control().run),
             Pump("shutdown", self._delay.run),
         )
         self._connect()
@@ -286,11 +289,20 @@ class Mooring:
     def _make_registration(self, shared: Mapping[str, Any]) -> Registration:
         parts = self._parts
         return Registration(
-            discovered=parts.discovered, verdicts=parts.verdicts, proxy_state=parts.proxy,
-            lock=parts.lock, beat=parts.beat, claimed=parts.claimed, observed=self._observed,
+            discovered=parts.discovered, verdicts=parts.verdicts, drained=parts.drained,
+            proxy_state=parts.proxy, lock=parts.lock, beat=parts.beat, claimed=parts.claimed,
+            observed=self._observed,
             registered=parts.registered, selections=parts.selections, cluster=self._cluster,
             files=parts.files, **shared,
         )  # fmt: skip
+
+    def _control(self) -> ControlSocket:
+        parts = self._parts
+        draining = Draining(
+            drained=parts.drained, discovered=parts.discovered, machine=self._machine,
+            files=parts.files, clock=parts.clock,
+        )  # fmt: skip
+        return ControlSocket(draining.obey)
 
     def _observer(self) -> Observer:
         return Observer(
@@ -319,7 +331,7 @@ class Mooring:
     def _selectors(self) -> Selectors:
         parts = self._parts
         return Selectors(
-            settings=parts.settings, verdicts=parts.verdicts,
+            settings=parts.settings, verdicts=parts.verdicts, drained=parts.drained,
             sights=parts.sights, selections=parts.selections, machine=self._machine,
             cluster=self._kube(), clock=parts.clock,
         )  # fmt: skip
@@ -338,6 +350,7 @@ class Mooring:
         parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])
         parts.proxy.rings(bell["health"], bell["registration"])
         parts.verdicts.rings(bell["registration"])
+        parts.drained.rings(bell["registration"], bell["heartbeat"])
         parts.lock.rings(bell["address"], bell["registration"])
         # The API server is back: what could not be written need not wait for a back-off's end.
         beating = next(loop for loop in self.loops if loop.name == "heartbeat")

@@ -7,6 +7,7 @@ import click
 from vmoor import __version__
 from vmoor.cli.admin import admin
 from vmoor.cli.check import check
+from vmoor.cli.drain import drain, resume
 from vmoor.cli.fleet import fleet
 from vmoor.cli.proxy import proxy
 from vmoor.cli.reaper import reaper
@@ -21,7 +22,7 @@ from vmoor.cli.wait import wait
 def vmoor() -> None:
     """Moor this virtual machine to an Istio mesh.
 
-    On a VM: status, wait, check, render, proxy, ttl.
+    On a VM: status, wait, drain, resume, check, render, proxy, ttl.
     From anywhere with a kubeconfig: fleet, admin.
     Exit codes: 0 fine, 1 not fine, 2 usage, 78 configuration.
     """
@@ -35,5 +36,5 @@ def run() -> None:
     raise SystemExit(daemon())
 
 
-for command in (status, wait, check, render, proxy, ttl, fleet, reaper, admin):
+for command in (status, wait, drain, resume, check, render, proxy, ttl, fleet, reaper, admin):
     vmoor.add_command(command)

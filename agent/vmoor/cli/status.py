@@ -54,12 +54,14 @@ def lines(document: Mapping[str, Any], now: float, *, stale: bool) -> Iterator[s
     if stale:
         yield "The agent does not run; this is what it wrote last.  See:  systemctl status vmoor"
     steps = {s["name"]: s for s in document.get("steps", ())}
-    if document.get("state") == "moored":
+    fine = document.get("state") in ("moored", "drained")
+    if fine:
         yield from _fine(document, now)
     else:
         yield from _steps(steps.values(), now)
     if document.get("services"):
         yield from _services(document["services"], now)
+    yield from _drained(document, now)
     yield from _remedies(document, steps, now)
 
 
@@ -87,6 +89,9 @@ def _first(document: Mapping[str, Any], now: float, *, stale: bool) -> str:
         risk = f", AT RISK: {blocked}" if state == "at-risk" else ""
         since = age(now - (document["proxy"]["since"] or now))
         words = f"MOORED {since}{risk}{_out(document)}"
+    elif state == "drained":
+        order = document["drained"]
+        words = f"DRAINED by {order['who']} {_ago(order, now)}"
     elif blocked and not stale:
         step = next(s for s in document["steps"] if s["name"] == blocked)
         where = f"blocked at {blocked} for {age(now - (step['since'] or now))}"
@@ -99,6 +104,23 @@ def _out(document: Mapping[str, Any]) -> str:
     out = sum(c["type"] == "out" for c in document.get("conditions", ()))
     count = len(document.get("services", ()))
     return f", {out} of {count} service{'' if count == 1 else 's'} out" if out else ""
+
+
+def _ago(order: Mapping[str, Any], now: float) -> str:
+    return f"{age(now - order['since'])} ago"
+
+
+def _drained(document: Mapping[str, Any], now: float) -> Iterator[str]:
+    order = document.get("drained")
+    if order:
+        yield f"Drained by {order['who']} {_ago(order, now)}.  Back:  vmoor resume"
+        return  # the services say the same
+    for service in document.get("services", ()):
+        order = service.get("drained")
+        if order:
+            name = service["name"]
+            said = f"{name} is drained by {order['who']} {_ago(order, now)}."
+            yield f"{said}  Back:  vmoor resume --service {name}"
 
 
 def _fine(document: Mapping[str, Any], now: float) -> Iterator[str]:

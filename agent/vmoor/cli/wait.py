@@ -12,14 +12,14 @@ from vmoor import errors
 from vmoor.cli import statusfile
 
 LOOK_S = 0.1
-STATES = click.Choice(["moored", "reachable", "left"])
+STATES = click.Choice(["moored", "reachable", "drained", "left"])
 
 
 @click.command()
 @click.option("--for", "what", type=STATES, default="moored", show_default=True, help="What.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 def wait(what: str, timeout: float) -> None:
-    """Wait until this VM is moored, reachable, or has left.
+    """Wait until this VM is moored, reachable, drained, or has left.
 
     reachable: moored, and this VM's own proxy lists each healthy service. Exit code 1 when it is
     not so in time.
@@ -47,5 +47,5 @@ def wait(what: str, timeout: float) -> None:
 def _is(document: Mapping[str, Any], what: str) -> bool:
     if what == "reachable":
         return bool(document.get("reachable"))
-    reached = ("moored", "at-risk") if what == "moored" else ("left",)
+    reached = ("moored", "at-risk") if what == "moored" else (what,)
     return document["state"] in reached

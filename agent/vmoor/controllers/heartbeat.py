@@ -13,8 +13,9 @@ from typing import Optional
 from vmoor import __version__
 from vmoor.config.settings import Settings
 from vmoor.errors import Conflict, Rejected
-from vmoor.model import claim, lease
+from vmoor.model import claim, drain, lease
 from vmoor.model.credential import Credentials
+from vmoor.model.drain import Drained
 from vmoor.model.entry import Object, Owner
 from vmoor.model.lease import Beat, Judgement, Lock, Pace, Seen, Verdict
 from vmoor.model.machine import Machine
@@ -40,6 +41,7 @@ class Heartbeat:
         lock: Cell[Lock],
         beat: Cell[Beat],
         pace: Cell[Pace],
+        drained: Cell[Drained],
         machine: Machine,
         cluster: Cluster,
         clock: Clock,
@@ -51,6 +53,7 @@ class Heartbeat:
         self._lock = lock
         self._beat = beat
         self._pace = pace
+        self._drained = drained
         self._machine = machine
         self._cluster = cluster
         self._clock = clock
@@ -165,7 +168,7 @@ class Heartbeat:
             owner=owner,
             duration=self._lasts,
             renewed=self._sent,
-            annotations={lease.VERSION: __version__},
+            annotations={lease.VERSION: __version__, **drain.marks(self._drained.get())},
         )
         return claim.carrying(body, claim.wanted(self._label.get(), old, self._machine))
 

@@ -20,6 +20,7 @@ from vmoor.model import claim, entry, event, lease, record, registration
 from vmoor.model.claim import Claimed, State
 from vmoor.model.credential import Credentials
 from vmoor.model.discovered import Discovered
+from vmoor.model.drain import Drained
 from vmoor.model.entry import EntryState, Object, Owner
 from vmoor.model.health import Health, Verdict
 from vmoor.model.lease import Beat, Lock
@@ -64,6 +65,7 @@ class Registration:
         credentials: Cell[Optional[Credentials]],
         discovered: Cell[Discovered],
         verdicts: Cell[Mapping[str, Verdict]],
+        drained: Cell[Drained],
         proxy_state: Cell[ProxyState],
         lock: Cell[Lock],
         beat: Cell[Beat],
@@ -80,6 +82,7 @@ class Registration:
         self._credentials = credentials
         self._discovered = discovered
         self._verdicts = verdicts
+        self._drained = drained
         self._proxy_state = proxy_state
         self._lock = lock
         self._beat = beat
@@ -179,6 +182,7 @@ class Registration:
 
     def _wishes(self, place: Place, found: Discovered, *, fresh: bool) -> Sequence[Wish]:
         verdicts, selections = self._verdicts.get(), self._selections.get()
+        drained = self._drained.get()
         wanted = {
             wish.name: wish
             for wish in (
@@ -188,7 +192,9 @@ class Registration:
                     body=registration.desired(
                         service, place, degraded=self._degraded(service, verdicts, place)
                     ),
-                    word=registration.word(verdicts.get(service.name), fresh=fresh),
+                    word=registration.word(
+                        verdicts.get(service.name), fresh=fresh, drained=drained.of(service.name)
+                    ),
                     selection=selections.get(service.name),
                 )
                 for service in found.services

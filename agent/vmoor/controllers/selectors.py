@@ -13,6 +13,7 @@ from typing import Optional
 from vmoor.config.settings import Settings
 from vmoor.errors import Forbidden, Rejected
 from vmoor.model import entry, registration, selection, sight
+from vmoor.model.drain import Drained
 from vmoor.model.entry import Owner
 from vmoor.model.health import Verdict
 from vmoor.model.machine import Machine
@@ -31,11 +32,12 @@ LOOK_S, DOUBLINGS = 30.0, 5
 
 
 class Selectors:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - cells and ports, each named
         self,
         *,
         settings: Cell[Optional[Settings]],
         verdicts: Cell[Mapping[str, Verdict]],
+        drained: Cell[Drained],
         sights: Cell[Mapping[str, Sight]],
         selections: Cell[Mapping[str, Selection]],
         machine: Machine,
@@ -44,6 +46,7 @@ class Selectors:
     ) -> None:
         self._settings = settings
         self._verdicts = verdicts
+        self._drained = drained
         self._sights = sights
         self._selections = selections
         self._machine = machine
@@ -58,7 +61,12 @@ class Selectors:
         if settings is None:
             return Settled("waiting for the configuration", CALM_S, waiting=True)
         now = self._clock.now()
-        overdue = sight.overdue(sights, self._verdicts.get())
+        drained = self._drained.get()
+        overdue = {
+            name: at
+            for name, at in sight.overdue(sights, self._verdicts.get()).items()
+            if drained.of(name) is None
+        }
         unseen = [name for name, at in overdue.items() if now >= at]
         if unseen != self._unseen:
             self._unseen, self._looks = unseen, 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from vmoor.model import entry, lease, selection
+from vmoor.model.drain import Order
 from vmoor.model.entry import Object, Owner
 from vmoor.model.health import Health, Verdict
 from vmoor.model.machine import Machine
@@ -176,11 +177,15 @@ def _lowered(weight: int) -> int:
     return max(1, weight // 4)
 
 
-def word(verdict: Optional[Verdict], *, fresh: bool) -> Optional[Word]:
+def word(
+    verdict: Optional[Verdict], *, fresh: bool, drained: Optional[Order] = None
+) -> Optional[Word]:
     """What the condition shall say; None = the cluster keeps the last word.
 
     `fresh`: the last word is from before this boot, or from a proxy that is no more.
     """
+    if drained is not None:
+        return Word(healthy=False, reason="Drained", message=f"drained by {drained.who}")
     if verdict is None or verdict.health is Health.UNKNOWN:
         unchecked = Word(healthy=False, reason="NotCheckedYet", message="not checked yet")
         return unchecked if fresh else None

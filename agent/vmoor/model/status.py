@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from vmoor.model.discovered import Discovered
+from vmoor.model.drain import Drained, Order
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Health, Verdict
 from vmoor.model.lease import Beat, Lock, Pace
@@ -56,6 +57,7 @@ class Snapshot:
     entries: Sequence[EntryState] = ()
     sights: Mapping[str, Sight] = field(default_factory=dict)
     selections: Mapping[str, Selection] = field(default_factory=dict)
+    drained: Drained = field(default_factory=Drained)
     before: bool = False  # it was moored at the last look
 
 
@@ -86,8 +88,11 @@ class Condition:
 
 
 def moored(snap: Snapshot) -> bool:
-    """Credentials valid, proxy live, lease fresh, every healthy service found and registered."""
-    healthy = [name for name, v in snap.verdicts.items() if v.health is Health.HEALTHY]
+    """Credentials valid, proxy live, lease fresh, every healthy service found and registered.
+
+    A drained one is out by somebody's will, which is no failure to moor.
+    """
+    healthy = _meant_to_be_in(snap)
     known = {s.name for s in snap.discovered.services}
     # Whether an application that speaks for itself has spoken is its own affair.
     judged = {
@@ -114,13 +119,23 @@ def _in_place(snap: Snapshot) -> bool:
     )
 
 
+def _meant_to_be_in(snap: Snapshot) -> Sequence[str]:
+    return [
+        name
+        for name, verdict in snap.verdicts.items()
+        if verdict.health is Health.HEALTHY and snap.drained.of(name) is None
+    ]
+
+
 def state(snap: Snapshot) -> str:
-    """One of moored, at-risk, not-moored."""
+    """One of moored, at-risk, drained, not-moored."""
     # A new service has no verdict for a second, and one that is healthy again is written some
     # 20 ms after its verdict: no reason to cry, while nobody hinders the writing.
     writing = all(step.state == "ok" for step in snap.steps if step.name in WRITERS)
     if not moored(snap) and not (snap.before and _in_place(snap) and writing):
         return "not-moored"
+    if snap.drained.vm is not None:
+        return "drained"
     return "at-risk" if any(step.state == "fail" for step in snap.steps) else "moored"
 
 
@@ -148,9 +163,12 @@ def headline(snap: Snapshot) -> str:
     now = state(snap)
     if now == "moored":
         return _moored_words(snap)
+    if now == "drained" and snap.drained.vm and (step is None or step.state != "fail"):
+        return f"Drained by {snap.drained.vm.who} (vmoor resume)"
     if step is None:
         return f"{'Not moored' if snap.before else 'Mooring'}: {_missing(snap)}"
-    name = "Moored, at risk" if now == "at-risk" else "Not moored"
+    names = {"at-risk": "Moored, at risk", "drained": "Drained, at risk"}
+    name = names.get(now, "Not moored")
     verb = "waits" if step.state == "wait" else "fails"
     remedy = f" ({step.remedy})" if step.remedy else ""
     return f"{name}: {step.name} {verb}: {step.words}{remedy}"
@@ -167,7 +185,8 @@ def _missing(snap: Snapshot) -> str:
     names = [s.name for s in snap.discovered.services]
     if late := [name for name in names if name not in snap.verdicts]:
         return f"{', '.join(late[:NAMED])} not checked yet"
-    late = [name for name in names if name not in _written(snap)]
+    meant = [name for name in names if snap.drained.of(name) is None]
+    late = [name for name in meant if name not in _written(snap)]
     return f"{', '.join(late[:NAMED]) or 'services'} not in the mesh yet"
 
 
@@ -177,8 +196,12 @@ def conditions(snap: Snapshot) -> Sequence[Condition]:
     out = []
     for name in sorted(service.name for service in snap.discovered.services):
         verdict = snap.verdicts.get(name)
+        order = snap.drained.of(name)
         if name in refused:
             out.append(Condition(name, "out", refused[name]))
+        elif order is not None:
+            remedy = "vmoor resume" if snap.drained.vm else f"vmoor resume --service {name}"
+            out.append(Condition(name, "out", f"drained by {order.who}", remedy))
         elif verdict is not None and verdict.health is Health.UNHEALTHY:
             out.append(Condition(name, "out", verdict.words))
     unseen = [
@@ -259,14 +282,16 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
         "services": [_service(snap, s) for s in snap.discovered.services],
         "conditions": [vars(c) for c in conditions(snap)],
         "problems": list(snap.discovered.problems),
-        "reachable": moored(snap) and all(s.listed for s in _healthy_sights(snap)),
+        "drained": _order(snap.drained.vm),
+        "reachable": snap.drained.vm is None
+        and moored(snap)
+        and all(snap.sights.get(name, Sight()).listed for name in _meant_to_be_in(snap)),
         "written": round(snap.now + snap.offset, 3),
     }
 
 
-def _healthy_sights(snap: Snapshot) -> Sequence[Sight]:
-    healthy = [n for n, v in snap.verdicts.items() if v.health is Health.HEALTHY]
-    return [snap.sights.get(name, Sight()) for name in healthy]
+def _order(order: Optional[Order]) -> Optional[Mapping[str, Any]]:
+    return dict(vars(order)) if order else None
 
 
 def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
@@ -293,6 +318,7 @@ def _service(snap: Snapshot, service: Service) -> Mapping[str, Any]:
         "entry": there.state if there else "pending",
         "entry_health": there.health if there else "",
         "entry_words": there.words if there else "",
+        "drained": _order(snap.drained.of(name)),
         "listed": seen.listed if seen else None,
         "seen": round(seen.agreed + snap.offset, 3) if seen and seen.agreed else None,
     }

@@ -14,6 +14,7 @@ from vmoor.controllers.registration import Registration
 from vmoor.model.claim import Claimed
 from vmoor.model.credential import Credential, Credentials
 from vmoor.model.discovered import Discovered
+from vmoor.model.drain import Drained
 from vmoor.model.entry import EntryState, Owner
 from vmoor.model.facts import IstioFacts, KubernetesFacts, MeshFacts
 from vmoor.model.health import Health, Verdict
@@ -114,6 +115,7 @@ class Vm:
         self.discovered = Cell(Discovered((service("web"),), address, "eu/a"))
         self.own_address = Cell(address)
         self.verdicts: Cell[Mapping[str, Verdict]] = Cell({})
+        self.drained = Cell(Drained())
         self.proxy_state = Cell(ProxyState(live=True, invocation_id="i1"))
         self.lock, self.beat, self.pace = Cell(Lock()), Cell(Beat()), Cell(Pace())
         self.label: Cell[Optional[str]] = Cell(None)
@@ -132,6 +134,7 @@ class Vm:
             lock=self.lock,
             beat=self.beat,
             pace=self.pace,
+            drained=self.drained,
             clock=self.clock,
             random=lambda: 0.5,
             **own,
@@ -156,6 +159,7 @@ class Vm:
             credentials=self.credentials,
             discovered=self.discovered,
             verdicts=self.verdicts,
+            drained=self.drained,
             proxy_state=self.proxy_state,
             lock=self.lock,
             beat=self.beat,

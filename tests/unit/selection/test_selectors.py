@@ -9,6 +9,7 @@ import pytest
 from vmoor.controllers import selectors
 from vmoor.errors import Forbidden, VmoorError
 from vmoor.model import entry, selection
+from vmoor.model.drain import Drained, Order
 from vmoor.model.selection import LISTED
 from vmoor.model.sight import OVERDUE_S, Sight
 from vmoor.ports import Kind
@@ -28,6 +29,7 @@ class World(Vm):
         self.selectors = selectors.Selectors(
             settings=self.settings,
             verdicts=self.verdicts,
+            drained=self.drained,
             sights=self.sights,
             selections=self.selections,
             machine=self.machine,
@@ -149,3 +151,12 @@ def test_a_service_that_was_always_listed_has_no_condition() -> None:
     world.sights.set({"web": Sight(listed=True, agreed=1.0)})
     world.look()
     assert world.registered_again() is None
+
+
+def test_a_drained_service_is_not_looked_for() -> None:
+    """It is in no list because somebody took it out."""
+    world = World()
+    world.drained.set(Drained(services={"web": Order("alice", 1.0)}))
+    world.overdue()
+    assert world.look() == selectors.CALM_S
+    assert world.lists() == 0

@@ -7,6 +7,7 @@ from vmoor.cli import statusfile
 from vmoor.cli.status import age, lines
 from vmoor.model import status
 from vmoor.model.discovered import Discovered
+from vmoor.model.drain import Drained, Order
 from vmoor.model.entry import EntryState
 from vmoor.model.health import Health, Lapse, Verdict
 from vmoor.model.lease import Beat, Lock
@@ -265,3 +266,44 @@ def test_ages_have_two_units() -> None:
     """3d4h, not 273600 seconds."""
     ages = (0, 42, 60, 312, 3600, 7380, 273_600)
     assert [age(s) for s in ages] == ["0s", "42s", "1m", "5m12s", "1h", "2h3m", "3d4h"]
+
+
+ORDER = Order("alice", 1_000_000.0 - 80.0)
+
+
+def test_a_drained_vm_says_who_drained_it_and_when() -> None:
+    """Not moored, and not failing either: one line tells, and how to end it."""
+    out = replace(
+        GOOD,
+        drained=Drained(ORDER),
+        entries=(replace(GOOD.entries[0], health="False"),),
+        sights={"web": Sight(listed=False, agreed=41.0)},
+    )
+    assert status.state(out) == "drained"
+    assert status.headline(out) == "Drained by alice (vmoor resume)"
+    assert text(out).startswith("i-0abc  DRAINED by alice 3m ago")
+    assert "Back:  vmoor resume" in text(out)
+    assert not status.document(out)["reachable"]
+
+
+def test_a_drained_vm_that_loses_its_vault_says_both() -> None:
+    """The drain hides no failure."""
+    bad = with_step(replace(GOOD, drained=Drained(ORDER)), "identity", "fail", "Vault is sealed")
+    assert status.headline(bad) == "Drained, at risk: identity fails: Vault is sealed"
+
+
+def test_a_drained_service_is_told_and_the_vm_stays_moored() -> None:
+    """Neither an entry that is missing nor a ServiceEntry that does not select it."""
+    out = replace(
+        GOOD,
+        now=200.0,
+        drained=Drained(services={"web": ORDER}),
+        entries=(replace(GOOD.entries[0], health="False"),),
+        sights={"web": Sight(listed=False, agreed=41.0)},
+    )
+    assert status.state(out) == "moored"
+    said = "Moored, but web out of the mesh: drained by alice"
+    assert status.headline(out) == said
+    assert "web is drained by alice 3m ago.  Back:  vmoor resume --service web" in text(out)
+    assert status.document(out)["reachable"]
+    assert status.document(out)["services"][0]["drained"] == vars(ORDER)

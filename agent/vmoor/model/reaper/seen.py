@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-from vmoor.model import entry, lease
+from vmoor.model import drain, entry, lease
 from vmoor.model.entry import Object
 from vmoor.model.reaper import LEASE_EXPIRED
 
 # Annotations on a VM's Lease. The agent's next PUT is without them, but for the first.
-DRAINED = "vmoor.io/drained"  # "<who> <RFC 3339>", by the agent: out on purpose, and beating
+DRAINED = drain.ANNOTATION
 CONFIRMED = "vmoor.io/confirmed"  # "<renewTime> <holder>", by a person: this one is dead
 TOMBSTONE = "vmoor.io/tombstone"  # JSON of a Grave, by the reaper: its entries were deleted
 
