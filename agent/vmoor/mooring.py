@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from vmoor import errors, places
@@ -86,45 +86,54 @@ class Mooring:
             label=parts.label, lock=parts.lock, beat=parts.beat, pace=parts.pace,
             drained=parts.drained, cluster=self._kube(), random=random.random, **shared,
         )  # fmt: skip
-        claiming = Claiming(
-            address=parts.address, lock=parts.lock, pace=parts.pace, label=parts.label,
-            claimed=parts.claimed, cluster=self._kube(), random=random.random, **shared,
-        )  # fmt: skip
         self._pacing = self._make_pacing()
         self._registration = self._make_registration(shared)
         self._lookout = self._make_lookout()
         self.loops = (
             self._loop("identity", self._identity.reconcile),
-            self._loop("sources", self._make_sources().reconcile),
-            self._loop(
-                "consul", self._catalog().reconcile, detached=True, longest=lambda: CONSUL_S
-            ),
-            *(
-                self._loop(name, self._document(name, look).reconcile, detached=True)
-                for name, look in (("file", documents.file), ("exec", documents.printed))
-            ),
-            self._loop("discovery", self._make_discovery().reconcile),
-            self._loop("proxy", self._proxy(shared).reconcile),
-            self._loop("heartbeat", self._heartbeat.reconcile, longest=self._beats),
-            self._loop("address", claiming.reconcile, longest=self._beats),
-            self._loop("pacing", self._pacing.reconcile),
-            self._loop("health", self._checks().reconcile),
-            self._loop("registration", self._registration.reconcile),
-            self._loop("observer", self._observer().reconcile, detached=True),
-            self._loop("lookout", self._lookout.reconcile),
-            self._loop("selectors", self._selectors().reconcile),
+            *self._finding(),
+            *self._joining(shared),
+            *self._registering(),
         )
-        addresses = AddressEvents(self._moved)
         self.pumps = (
             Pump("systemd", self._units.run),
             Pump("processes", self._processes.run),
             Pump("pushes", self._pushes.run),
-            Pump("addresses", addresses.run),
+            Pump("addresses", AddressEvents(self._moved).run),
             Pump("control", self._control().run),
             Pump("shutdown", self._delay.run),
         )
         self._connect()
         parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
+
+    def _finding(self) -> Iterator[Loop]:
+        """What this VM has to offer."""
+        catalog = self._catalog().reconcile
+        yield self._loop("sources", self._make_sources().reconcile)
+        yield self._loop("consul", catalog, detached=True, longest=lambda: CONSUL_S)
+        for name, look in (("file", documents.file), ("exec", documents.printed)):
+            yield self._loop(name, self._document(name, look).reconcile, detached=True)
+        yield self._loop("discovery", self._make_discovery().reconcile)
+
+    def _joining(self, shared: Mapping[str, Any]) -> Iterator[Loop]:
+        """The VM itself: its proxy, its name, its address."""
+        parts = self._parts
+        claiming = Claiming(
+            address=parts.address, lock=parts.lock, pace=parts.pace, label=parts.label,
+            claimed=parts.claimed, cluster=self._kube(), random=random.random, **shared,
+        )  # fmt: skip
+        yield self._loop("proxy", self._proxy(shared).reconcile)
+        yield self._loop("heartbeat", self._heartbeat.reconcile, longest=self._beats)
+        yield self._loop("address", claiming.reconcile, longest=self._beats)
+        yield self._loop("pacing", self._pacing.reconcile)
+
+    def _registering(self) -> Iterator[Loop]:
+        """Its services, and what the mesh makes of them."""
+        yield self._loop("health", self._checks().reconcile)
+        yield self._loop("registration", self._registration.reconcile)
+        yield self._loop("observer", self._observer().reconcile, detached=True)
+        yield self._loop("lookout", self._lookout.reconcile)
+        yield self._loop("selectors", self._selectors().reconcile)
 
     def _beats(self) -> float:
         """An outage is no reason to ask more often than the fleet is told to."""
