@@ -41,6 +41,7 @@ class Server:
         traceback: Optional[TracebackType],
     ) -> None:
         self.finish.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # or accept() would keep the port
         self._listener.close()
 
     def _accept(self) -> None:
