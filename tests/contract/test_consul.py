@@ -66,7 +66,7 @@ class Source:
         bell = Bell(controller.reloaded)
         self.settings.rings(bell)
         self.loop = Loop(
-            "consul", controller.reconcile, bell, SystemClock(), detached=True, longest=1.0
+            "consul", controller.reconcile, bell, SystemClock(), detached=True, longest=lambda: 1.0
         )
         self._thread = threading.Thread(target=self.loop.run, daemon=True)
 

@@ -20,6 +20,7 @@ from tests.contract.test_admin import (
     version,
 )
 from tests.mesh_setup import Mooring
+from tests.rig.process import wait_until
 from tests.rig.rig import Rig
 
 ONE = f"{ENTRIES.format('shop')}/web.vm-1"
@@ -40,7 +41,13 @@ def rig(mooring: Mooring) -> Rig:
 
 @pytest.fixture(scope="module")
 def reaper(rig: Rig) -> Caller:
-    return caller(rig, "vmoor-reaper", "vmoor-system")
+    """The API server takes some seconds to put a policy in force."""
+    reaper, admin = caller(rig, "vmoor-reaper", "vmoor-system"), Caller(rig, rig.kube.token)
+    admin.apply(entry())
+    wrong = said("False", "Mood")
+    wait_until(lambda: denied(reaper.apply(wrong, status=True)), 30, "the policy to be in force")
+    rig.kubectl("delete", "workloadentries", "-n", "shop", "--all")
+    return reaper
 
 
 @pytest.fixture
