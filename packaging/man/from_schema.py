@@ -75,7 +75,7 @@ EXAMPLE
 SEE ALSO
 ========
 
-**vmoor**\\(1)
+**vmoor**\\(8)
 """
 
 
