@@ -34,6 +34,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.usefixtures("deb", "rpms")  # which install what reads them
 def test_one_command_makes_a_version(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version stands everywhere, and both packages' changelogs say what CHANGELOG.md says."""
     (checkout / "CHANGELOG.md").write_text(UNRELEASED)
