@@ -17,9 +17,8 @@ from vmoor.cli.admin import options
 from vmoor.cli.status import age
 from vmoor.cli.statusfile import printable
 from vmoor.errors import Rejected
-from vmoor.model.entry import Object
+from vmoor.model.entry import SELECTOR, Object
 from vmoor.model.reaper import overview
-from vmoor.model.reaper.election import SELECTOR
 from vmoor.model.reaper.overview import STATES, Overview, Row
 from vmoor.ports import Kind
 

@@ -10,6 +10,7 @@ from typing import Optional
 
 from vmoor.config.settings import Settings
 from vmoor.errors import Forbidden
+from vmoor.model import lease
 from vmoor.model.credential import Credentials
 from vmoor.model.lease import INTERVAL_S, Pace
 from vmoor.model.reaper import NAMESPACE, fleet
@@ -57,7 +58,7 @@ class Pacing:
                 log.info("Cannot know whether a reaper watches: %s. %s", e.message, e.remedy)
             self._set(Pace(reaper=UNKNOWN))
             return Settled("not allowed to look", LOOKS * INTERVAL_S)
-        now, renewed = self._clock.now(), fleet.renewed(found)
+        now, renewed = self._clock.now(), lease.renewed_of(found or {})
         if renewed != self._renewed:
             self._moves = bool(self._renewed)
             self._renewed, self._changed = renewed, now

@@ -17,7 +17,6 @@ from vmoor.model import entry, lease
 from vmoor.model.entry import Object, Owner
 from vmoor.model.lease import Lock, Seen, Verdict
 from vmoor.model.machine import Machine
-from vmoor.model.reaper.seen import TOMBSTONE
 
 ADDRESS = "vmoor.io/address"
 
@@ -83,7 +82,7 @@ def wanted(asked: Optional[str], old: Optional[Object], machine: Machine) -> str
 
 
 def selector(label: str) -> str:
-    return f"{entry.MANAGED_BY}={entry.OWNER},{ADDRESS}={label}"
+    return f"{entry.SELECTOR},{ADDRESS}={label}"
 
 
 def judge(
@@ -119,4 +118,4 @@ def judge(
 
 def _abandoned(thing: Object) -> bool:
     """By a leave, or by its end: the next beat of who lives is without the tombstone."""
-    return not lease.holder_of(thing) or TOMBSTONE in entry.notes(thing)
+    return not lease.holder_of(thing) or lease.TOMBSTONE in entry.notes(thing)

@@ -15,6 +15,7 @@ SERVICE_ACCOUNT = "vmoor.io/service-account"
 HOLDER = "vmoor.io/holder"  # the annotation that says which boot of which machine wrote it
 HEALTHY = "Healthy"  # the condition that istiod reads (pilot/pkg/model/status)
 API_VERSION = "networking.istio.io/v1"
+SELECTOR = f"{MANAGED_BY}={OWNER}"  # of all that carries the owner mark, whoever's it is
 
 Object = Mapping[str, Any]  # a Kubernetes object as JSON
 
@@ -45,7 +46,7 @@ class Owner:
 
     @property
     def selector(self) -> str:
-        return f"{MANAGED_BY}={OWNER},{VM}={self.vm}"
+        return f"{SELECTOR},{VM}={self.vm}"
 
     def owns(self, thing: Object) -> bool:
         labels = _map(metadata(thing).get("labels"))

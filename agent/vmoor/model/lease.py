@@ -18,11 +18,13 @@ from vmoor.model import entry
 from vmoor.model.entry import Object, Owner
 from vmoor.model.machine import Machine
 
+API_VERSION = "coordination.k8s.io/v1"
 INTERVAL_S = 3.0  # without a reaper in the mesh, and with one up to 900 VMs (model.reaper.fleet)
 DURATION_S = 10  # of that interval
 LAST_BEAT_S = 60  # a stop that is not a leave: time for an upgrade or a restart
 LONGEST_S = 120  # what anybody believes of a duration in a Lease, the reaper too
 VERSION = "vmoor.io/version"  # annotation: of the agent that beats
+TOMBSTONE = "vmoor.io/tombstone"  # JSON of a Grave, by the reaper: its entries were deleted
 JITTER = 0.1
 RESERVE_S = 1.0  # a beat ends this long before the lease does, so that one more can be tried
 FIRST_DEADLINE_S = 5.0  # of a beat when the lease has lapsed or is not known
@@ -124,8 +126,7 @@ def judge(  # noqa: PLR0913 - every input of the decision by name
     """`asked` and `now`: before and after the GET. `alive`: its holder just took it from us."""
     if lease is None:
         return Judgement(Verdict.CREATE)
-    spec = lease.get("spec") or {}
-    holder, renewed = holder_of(lease), str(spec.get("renewTime") or "")
+    holder, renewed = holder_of(lease), renewed_of(lease)
     if holder == machine.holder:
         return Judgement(Verdict.BEAT, confirms=bool(sent) and renewed == sent)
     if not owner.owns(lease):
@@ -133,7 +134,7 @@ def judge(  # noqa: PLR0913 - every input of the decision by name
         return Judgement(Verdict.REFUSE, again=SLOW_LOOK_S, words=words)
     if not holder:
         return Judgement(Verdict.BEAT)
-    duration = believed(spec.get("leaseDurationSeconds"))
+    duration = believed(lease)
     if seen is None or (seen.holder, seen.renewed) != (holder, renewed):
         seen = Seen(holder, renewed, now, moved=alive or seen is not None)
     elif asked - seen.since >= duration:
@@ -155,6 +156,11 @@ def holder_of(lease: Object) -> str:
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
+def renewed_of(lease: Object) -> str:
+    """Its renewTime, "" when it has none."""
+    return str((lease.get("spec") or {}).get("renewTime") or "")
+
+
 def same_machine(holder: str, machine: Machine) -> bool:
     """Whether that holder is this machine, before or after a reboot."""
     return bool(machine.machine_hash) and holder.split("/", 1)[0] == machine.machine_hash
@@ -164,8 +170,9 @@ def held_by(lease: Object, machine: Machine) -> bool:
     return holder_of(lease) == machine.holder
 
 
-def believed(duration: Any) -> float:
-    """Seconds, from the leaseDurationSeconds of somebody else's Lease."""
+def believed(lease: Object) -> float:
+    """Seconds that somebody else's Lease says it lasts."""
+    duration = (lease.get("spec") or {}).get("leaseDurationSeconds")
     if not isinstance(duration, int) or duration <= 0:
         return DURATION_S
     return min(duration, LONGEST_S)
@@ -186,27 +193,39 @@ def body(
     Entries never refer to it as their owner: a recreated Lease has another UID, and garbage
     collection would take live entries.
     """
+    labels = {**entry.labels(old or {}), **owner.labels}
+    term = tenure(old, machine.holder, int(duration), renewed)
+    return put_over(old, lease_name(machine.name), labels, term, annotations)
+
+
+def tenure(old: Optional[Object], holder: str, duration: int, renewed: str) -> Mapping[str, Any]:
+    """The spec of a Lease that is held, as client-go's LeaderElectionRecord has it."""
     spec = (old or {}).get("spec") or {}
-    ours = spec.get("holderIdentity") == machine.holder
-    meta: dict[str, Any] = {"name": lease_name(machine.name), "labels": dict(owner.labels)}
-    if old is not None:
-        meta.update(entry.judged(old))
-        meta["labels"] = {**(entry.metadata(old).get("labels") or {}), **owner.labels}
-    if annotations:
-        meta["annotations"] = dict(annotations)
+    ours = spec.get("holderIdentity") == holder
     changes = int(spec.get("leaseTransitions") or 0)
     return {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": meta,
-        "spec": {
-            "holderIdentity": machine.holder,
-            "leaseDurationSeconds": int(duration),
-            "acquireTime": spec.get("acquireTime", renewed) if ours else renewed,
-            "renewTime": renewed,
-            "leaseTransitions": changes if ours or old is None else changes + 1,
-        },
+        "holderIdentity": holder,
+        "leaseDurationSeconds": duration,
+        "acquireTime": spec.get("acquireTime", renewed) if ours else renewed,
+        "renewTime": renewed,
+        "leaseTransitions": changes if ours or old is None else changes + 1,
     }
+
+
+def put_over(
+    old: Optional[Object],
+    name: str,
+    labels: Mapping[str, str],
+    spec: Mapping[str, Any],
+    annotations: Optional[Mapping[str, str]] = None,
+) -> Object:
+    """The Lease to create, or to put over exactly this version of `old`."""
+    meta: dict[str, Any] = {"name": name, "labels": dict(labels)}
+    if old is not None:
+        meta.update(entry.judged(old))
+    if annotations:
+        meta["annotations"] = dict(annotations)
+    return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": meta, "spec": dict(spec)}
 
 
 def released(lease: Object) -> Mapping[str, Any]:

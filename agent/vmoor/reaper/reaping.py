@@ -214,7 +214,7 @@ class Reaping:
         if grave == old:
             return
         meta = entry.metadata(thing)
-        marks = {**(meta.get("annotations") or {}), seen.TOMBSTONE: grave.text()}
+        marks = {**entry.notes(thing), lease.TOMBSTONE: grave.text()}
         body = {**thing, "metadata": {**meta, "annotations": marks}}
         self._cluster.within(endpoint.vm.namespace).replace(
             Kind.LEASE, body, deadline=self._deadline()

@@ -8,8 +8,7 @@ from typing import Callable, Generic, Optional, TypeVar
 
 from vmoor.errors import Conflict, VmoorError
 from vmoor.model import entry
-from vmoor.model.entry import Object
-from vmoor.model.reaper.election import SELECTOR
+from vmoor.model.entry import SELECTOR, Object
 from vmoor.ports import Change, Clock, Cluster, Kind
 from vmoor.runtime.cell import Cell
 from vmoor.runtime.loop import Settled

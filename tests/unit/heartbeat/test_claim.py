@@ -9,7 +9,7 @@ from vmoor.config.settings import MeshSource
 from vmoor.errors import Forbidden, Unavailable, VmoorError
 from vmoor.model import claim, lease
 from vmoor.model.claim import ADDRESS, State
-from vmoor.model.reaper.seen import TOMBSTONE
+from vmoor.model.lease import TOMBSTONE
 from vmoor.ports import Kind
 
 from tests.fakes.cluster import FakeCluster

@@ -121,7 +121,7 @@ def test_time_counts_from_before_the_question() -> None:
 )
 def test_a_foreign_duration_is_believed_within_bounds(written: Any, believed: float) -> None:
     """Nobody can lock a name for days."""
-    assert lease.believed(written) == believed
+    assert lease.believed({"spec": {"leaseDurationSeconds": written}}) == believed
 
 
 @pytest.mark.parametrize(

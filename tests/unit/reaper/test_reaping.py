@@ -111,7 +111,7 @@ def test_what_is_left_of_a_dead_vm_goes_in_order() -> None:
     mesh.pass_by(20, mesh.vms[1:])
     assert mesh.vms[0].health() == ("", "")
     left = mesh.cluster.there(Kind.LEASE, "vmoor-vm0") or {}
-    assert '"web"' in left["metadata"]["annotations"][seen.TOMBSTONE]
+    assert '"web"' in left["metadata"]["annotations"][lease.TOMBSTONE]
     mesh.pass_by(3500, mesh.vms[1:])
     assert mesh.cluster.there(Kind.LEASE, "vmoor-vm0") is not None
     mesh.pass_by(200, mesh.vms[1:])

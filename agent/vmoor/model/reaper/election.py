@@ -7,13 +7,12 @@ clocks that run differently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from vmoor.model import entry, lease
+from vmoor.model import lease
 from vmoor.model.entry import Object
-from vmoor.model.reaper import MANAGER
+from vmoor.model.reaper import LABELS, MANAGER
 
 # client-go's tools/leaderelection, as kube-controller-manager uses it.
 LEASE_S = 15
@@ -44,12 +43,11 @@ class Record:
 
 
 def observe(record: Optional[Record], thing: Object, now: float) -> Record:
-    spec = thing.get("spec") or {}
-    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+    holder, renewed = lease.holder_of(thing), lease.renewed_of(thing)
     if record is not None and (record.holder, record.renewed) == (holder, renewed):
         return record
     # One that a person edited must not lock everybody out.
-    lasts = min(LEASE_S, lease.believed(spec.get("leaseDurationSeconds")))
+    lasts = min(LEASE_S, lease.believed(thing))
     return Record(holder, renewed, lasts, now)
 
 
@@ -63,25 +61,5 @@ def body(old: Optional[Object], identity: str, renewed: str) -> Object:
     It carries the label that the reaper's watch selects by: each renewal comes back through it
     and tells that the watch lives.
     """
-    spec = (old or {}).get("spec") or {}
-    ours = spec.get("holderIdentity") == identity
-    changes = int(spec.get("leaseTransitions") or 0)
-    meta: dict[str, Any] = {"name": MANAGER, "labels": dict(LABELS)}
-    if old is not None:
-        meta.update(entry.judged(old))
-    return {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": meta,
-        "spec": {
-            "holderIdentity": identity,
-            "leaseDurationSeconds": LEASE_S if identity else 1,
-            "acquireTime": spec.get("acquireTime", renewed) if ours else renewed,
-            "renewTime": renewed,
-            "leaseTransitions": changes if ours or old is None else changes + 1,
-        },
-    }
-
-
-LABELS: Mapping[str, str] = {entry.MANAGED_BY: entry.OWNER}
-SELECTOR = f"{entry.MANAGED_BY}={entry.OWNER}"
+    term = lease.tenure(old, identity, LEASE_S if identity else 1, renewed)
+    return lease.put_over(old, MANAGER, LABELS, term)

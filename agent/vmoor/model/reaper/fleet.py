@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from vmoor.model import entry, lease
 from vmoor.model.entry import Object
-from vmoor.model.reaper.decision import Brake
-from vmoor.model.reaper.election import LABELS
+from vmoor.model.reaper import LABELS
+
+if TYPE_CHECKING:  # agents read what is published, and need nothing of how it is decided
+    from vmoor.model.reaper.decision import Brake
 
 NAME = "vmoor-fleet"
 INTERVAL = "vmoor.io/interval"  # seconds between two beats of an agent
@@ -38,9 +40,8 @@ def interval(vms: int, budget: float = BUDGET) -> float:
 
 def obeyed(thing: Optional[Object]) -> float:
     """The interval that an agent takes from there, in bounds whatever it says."""
-    marks = entry.metadata(thing or {}).get("annotations") or {}
     try:
-        said = float(str(marks.get(INTERVAL, "")))
+        said = float(str(entry.notes(thing or {}).get(INTERVAL, "")))
     except ValueError:
         return lease.INTERVAL_S
     if not math.isfinite(said):
@@ -48,36 +49,17 @@ def obeyed(thing: Optional[Object]) -> float:
     return min(LONGEST_S, max(SHORTEST_S, said))
 
 
-def renewed(thing: Optional[Object]) -> str:
-    return str(((thing or {}).get("spec") or {}).get("renewTime") or "")
-
-
 def body(old: Optional[Object], published: Published, identity: str, at: str) -> Object:
     brakes = [{"scope": str(b.scope), "lost": b.lost, "of": b.members} for b in published.brakes]
-    meta: dict[str, Any] = {
-        "name": NAME,
-        "labels": dict(LABELS),
-        "annotations": {INTERVAL: f"{published.interval:g}", BRAKE: json.dumps(brakes)},
-    }
-    if old is not None:
-        meta.update(entry.judged(old))
-    return {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": meta,
-        "spec": {
-            "holderIdentity": identity,
-            "leaseDurationSeconds": int(STALE_S),
-            "renewTime": at,
-        },
-    }
+    spec = {"holderIdentity": identity, "leaseDurationSeconds": int(STALE_S), "renewTime": at}
+    notes = {INTERVAL: f"{published.interval:g}", BRAKE: json.dumps(brakes)}
+    return lease.put_over(old, NAME, LABELS, spec, notes)
 
 
 def brakes(thing: Optional[Object]) -> Sequence[Mapping[str, Any]]:
     """As `body` wrote them; () when they cannot be read."""
-    marks = entry.metadata(thing or {}).get("annotations") or {}
     try:
-        said = json.loads(str(marks.get(BRAKE, "[]")))
+        said = json.loads(str(entry.notes(thing or {}).get(BRAKE, "[]")))
         return [
             {"scope": str(b["scope"]), "lost": int(b["lost"]), "of": int(b["of"])} for b in said
         ]

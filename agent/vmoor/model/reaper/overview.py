@@ -78,12 +78,11 @@ def overview(leases: Iterable[Object], entries: Iterable[Object], now: float) ->
             owned[endpoint.vm].append((endpoint, thing))
     rows = [_row(vm, pulses.get(vm), owned.get(vm, ()), now) for vm in {*pulses, *owned}]
     rows.sort(key=lambda row: (STATES.index(row.state), row.vm))
-    at = _unix(fleet.renewed(published))
+    at = _unix(lease.renewed_of(published or {}))
     fresh = at is not None and now - at < fleet.STALE_S
-    holder = str(((published or {}).get("spec") or {}).get("holderIdentity") or "")
     return Overview(
         rows,
-        reaper=holder if fresh else "",
+        reaper=lease.holder_of(published or {}) if fresh else "",
         interval=fleet.obeyed(published) if fresh else lease.INTERVAL_S,
         brakes=fleet.brakes(published) if fresh else (),
     )
@@ -107,13 +106,12 @@ def _row(
     pulse, thing = found
     at = _unix(pulse.renewed)
     age = None if at is None else max(0.0, now - at)
-    marks = entry.metadata(thing).get("annotations") or {}
     return Row(
         vm,
         _state(pulse, age, [e for e, _ in owned]),
         age,
         services,
-        version=str(marks.get(lease.VERSION, "")),
+        version=str(entry.notes(thing).get(lease.VERSION, "")),
         zone=zone or (pulse.grave.zone if pulse.grave else ""),
         address=address,
         holder=pulse.holder,
@@ -153,5 +151,5 @@ def confirmations(rows: Iterable[Row], leases: Iterable[Object]) -> Sequence[Obj
             continue
         mark = {seen.CONFIRMED: seen.confirmation(pulse.renewed, pulse.holder)}
         meta = {**entry.judged(thing), "namespace": pulse.vm.namespace, "annotations": mark}
-        bodies.append({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta})
+        bodies.append({"apiVersion": lease.API_VERSION, "kind": "Lease", "metadata": meta})
     return bodies

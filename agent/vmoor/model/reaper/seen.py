@@ -14,7 +14,6 @@ from vmoor.model.reaper import LEASE_EXPIRED
 # Annotations on a VM's Lease. The agent's next PUT is without them, but for the first.
 DRAINED = drain.ANNOTATION
 CONFIRMED = "vmoor.io/confirmed"  # "<renewTime> <holder>", by a person: this one is dead
-TOMBSTONE = "vmoor.io/tombstone"  # JSON of a Grave, by the reaper: its entries were deleted
 
 
 class Vm(NamedTuple):
@@ -51,9 +50,6 @@ class Pulse:
     buried: float = 0.0  # since when the tombstone has been seen
     absent: bool = False  # there are entries and no Lease, since `changed`
 
-    def same_beat(self, other: Pulse) -> bool:
-        return (self.holder, self.renewed) == (other.holder, other.renewed)
-
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -70,21 +66,20 @@ class Endpoint:
 
 def pulse(thing: Object, now: float, before: Optional[Pulse] = None) -> Optional[Pulse]:
     """None when it is not a VM's Lease with our owner mark."""
-    meta, labels = entry.metadata(thing), _labels(thing)
+    meta, labels = entry.metadata(thing), entry.labels(thing)
     name = labels.get(entry.VM, "")
     if not _marked(labels) or meta.get("name") != lease.lease_name(name):
         return None
-    spec = thing.get("spec") or {}
-    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
-    marks = meta.get("annotations") or {}
-    grave = _grave(marks.get(TOMBSTONE))
+    holder, renewed = lease.holder_of(thing), lease.renewed_of(thing)
+    marks = entry.notes(thing)
+    grave = _grave(marks.get(lease.TOMBSTONE))
     same = before is not None and (before.holder, before.renewed) == (holder, renewed)
     buried = before is not None and before.grave is not None
     return Pulse(
         vm=Vm(str(meta.get("namespace", "")), name),
         holder=holder,
         renewed=renewed,
-        duration=lease.believed(spec.get("leaseDurationSeconds")),
+        duration=lease.believed(thing),
         changed=before.changed if before and same else now,
         drained=DRAINED in marks,
         confirmed=bool(renewed) and marks.get(CONFIRMED) == confirmation(renewed, holder),
@@ -95,7 +90,7 @@ def pulse(thing: Object, now: float, before: Optional[Pulse] = None) -> Optional
 
 def endpoint(thing: Object, now: float, before: Optional[Endpoint] = None) -> Optional[Endpoint]:
     """None when it does not carry our owner mark."""
-    meta, labels = entry.metadata(thing), _labels(thing)
+    meta, labels = entry.metadata(thing), entry.labels(thing)
     service = labels.get(entry.SERVICE, "")
     if not _marked(labels) or not service:
         return None
@@ -130,11 +125,6 @@ def _marked(labels: Mapping[str, str]) -> bool:
         and bool(labels.get(entry.VM))
         and bool(labels.get(entry.SERVICE_ACCOUNT))
     )
-
-
-def _labels(thing: Object) -> Mapping[str, str]:
-    labels = entry.metadata(thing).get("labels")
-    return labels if isinstance(labels, dict) else {}
 
 
 def _grave(text: object) -> Optional[Grave]:
