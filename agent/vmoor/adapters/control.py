@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from vmoor.adapters import lines
 from vmoor.errors import LocalFault, VmoorError
 
 log = logging.getLogger(__name__)
@@ -92,14 +93,7 @@ def ask(request: Mapping[str, Any], path: str = PATH) -> str:
 
 def _line(link: socket.socket) -> bytes:
     """Raises OSError when it takes too long or is too long."""
-    until, got = time.monotonic() + TIME_S, b""
-    while not got.endswith(b"\n"):
-        left = until - time.monotonic()
-        if left <= 0 or len(got) > LONGEST:
-            raise OSError("no line")
-        link.settimeout(left)
-        piece = link.recv(LONGEST)
-        if not piece:
-            raise OSError("no line")
-        got += piece
+    got = lines.read(link, time.monotonic() + TIME_S, LONGEST)
+    if not got.endswith(b"\n"):
+        raise OSError("no line")
     return got

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from vmoor import execunit
+from vmoor.adapters import lines
 from vmoor.config.settings import ExecSource
 from vmoor.errors import Unavailable, quoted
 from vmoor.model.health import Probe
 from vmoor.model.service import ExecProbe
 
 CONNECT_S = 0.2
-PIECE = 64 << 10
 GRACE_S = 1.0  # beyond the command's own time: the runner starts, and kills what is left
 
 
@@ -89,18 +89,11 @@ def _ask(request: Mapping[str, Any], until: float, limit: int, path: str) -> Map
         link.settimeout(CONNECT_S)
         link.connect(path)
         link.sendall(json.dumps(request).encode() + b"\n")
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            left = until - time.monotonic()
-            if left <= 0:
-                raise socket.timeout
-            link.settimeout(left)
-            piece = link.recv(min(PIECE, limit + 1 - len(line)))
-            if not piece and not line:
-                raise _Ended("it ended")
-            if not piece:
-                raise ValueError("it ended" if len(line) <= limit else "too long")
-            line += piece
+        line = lines.read(link, until, limit + 1)
+    if not line:
+        raise _Ended("it ended")
+    if not line.endswith(b"\n"):
+        raise ValueError("it ended" if len(line) <= limit else "too long")
     answer = json.loads(line)
     if not isinstance(answer, dict):
         raise ValueError("not an object")  # noqa: TRY004 - said by the runner

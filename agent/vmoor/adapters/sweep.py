@@ -7,7 +7,6 @@ second: 145 ms/s of CPU against 40).
 from __future__ import annotations
 
 import os
-import queue
 import select
 import socket
 import threading
@@ -21,7 +20,7 @@ from vmoor.adapters import looks
 from vmoor.adapters.answer import Exchange
 from vmoor.model.health import Probe
 from vmoor.model.service import HttpProbe, TcpProbe
-from vmoor.runtime.pool import Done, Ticket
+from vmoor.runtime.pool import Done, Results, Ticket
 
 K = TypeVar("K")
 Plain = Union[HttpProbe, TcpProbe]
@@ -80,14 +79,14 @@ class Sweep(Generic[K]):
         self._name = name
         self._work: deque[_Asked[K]] = deque()
         self._flying: dict[int, _Flight[K]] = {}  # by file descriptor; of the thread alone
-        self._done: queue.SimpleQueue[Done[K, Probe]] = queue.SimpleQueue()
+        self._results: Results[K, Probe] = Results(ring)
         self._thread: Optional[threading.Thread] = None
         self._bug: Optional[Exception] = None
 
     def submit(
         self, key: K, probe: Plain, timeout: float, *, quiet: Callable[[Probe], bool]
     ) -> Ticket:
-        """A result that is `quiet` does not ring: it is taken with whatever comes next."""
+        """A result for which `quiet` is true does not ring."""
         asked = _Asked(key, probe, timeout, quiet, Ticket())
         self._work.append(asked)
         if self._thread is None:
@@ -104,10 +103,7 @@ class Sweep(Generic[K]):
         """What has ended since the last time; never waits. Raises what ended the thread."""
         if self._bug is not None:
             raise RuntimeError("the thread of the plain looks has ended") from self._bug
-        taken: list[Done[K, Probe]] = []
-        while not self._done.empty():
-            taken.append(self._done.get())
-        return taken
+        return self._results.take()
 
     def _run(self) -> None:
         try:
@@ -168,9 +164,7 @@ class Sweep(Generic[K]):
         self, asked: _Asked[K], probe: Optional[Probe], error: Optional[Exception] = None
     ) -> None:
         quiet = probe is not None and asked.quiet(probe)
-        self._done.put(Done(asked.key, probe, error))
-        if not quiet:
-            self._ring()
+        self._results.put(Done(asked.key, probe, error), quiet=quiet)
 
     def _patience(self) -> Optional[float]:
         """Seconds to the first deadline; None = there is nothing to wait for."""

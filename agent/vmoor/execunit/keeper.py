@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmoor import execunit
+from vmoor.adapters import lines
 from vmoor.adapters.run import ENVIRONMENT
 from vmoor.errors import quoted
 from vmoor.execunit.commands import Command, Commands, Key, Unknown
@@ -44,13 +45,9 @@ def serve(link: socket.socket, commands: Commands) -> None:
 
 def _request(link: socket.socket) -> Key:
     """Raises ValueError for what is none, OSError when it does not come in time."""
-    until, line = time.monotonic() + REQUEST_S, b""
-    while not line.endswith(b"\n"):
-        link.settimeout(max(0.001, until - time.monotonic()))
-        piece = link.recv(execunit.REQUEST_LIMIT - len(line))
-        if not piece:
-            raise ValueError("the request is not one line of at most 4 KiB")
-        line += piece
+    line = lines.read(link, time.monotonic() + REQUEST_S, execunit.REQUEST_LIMIT)
+    if not line.endswith(b"\n"):
+        raise ValueError("the request is not one line of at most 4 KiB")
     asked = json.loads(line)
     if asked == {"source": True}:
         return None

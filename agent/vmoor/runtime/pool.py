@@ -29,6 +29,27 @@ class Ticket:
     given_up: bool = False
 
 
+class Results(Generic[K, R]):
+    """What has ended: put by any thread, taken by one, which `ring` wakes."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._done: queue.SimpleQueue[Done[K, R]] = queue.SimpleQueue()
+
+    def put(self, done: Done[K, R], *, quiet: bool) -> None:
+        """One that is `quiet` does not ring: it is taken with whatever comes next."""
+        self._done.put(done)
+        if not quiet:
+            self._ring()
+
+    def take(self) -> Sequence[Done[K, R]]:
+        """Since the last time; never waits."""
+        taken: list[Done[K, R]] = []
+        while not self._done.empty():  # only one thread takes: not empty stays so
+            taken.append(self._done.get())
+        return taken
+
+
 class Pool(Generic[K, R]):
     """At most `size` daemon threads, made when first needed; those that were given up not counted.
 
@@ -37,7 +58,7 @@ class Pool(Generic[K, R]):
 
     def __init__(self, size: int, ring: Callable[[], None], name: str) -> None:
         self._size = size
-        self._ring = ring
+        self._results: Results[K, R] = Results(ring)
         self._name = name
         self._open = 0  # submitted and not taken yet: as many threads can be of use
         self._threads = 0
@@ -45,10 +66,9 @@ class Pool(Generic[K, R]):
         self._work: queue.SimpleQueue[tuple[K, Callable[[], R], Callable[[R], bool], Ticket]] = (
             queue.SimpleQueue()
         )
-        self._done: queue.SimpleQueue[Done[K, R]] = queue.SimpleQueue()
 
     def submit(self, key: K, call: Callable[[], R], *, quiet: Callable[[R], bool]) -> Ticket:
-        """A result that is `quiet` does not ring: it is taken with whatever comes next."""
+        """A result for which `quiet` is true does not ring."""
         ticket = Ticket()
         self._open += 1
         self._hire()
@@ -71,9 +91,7 @@ class Pool(Generic[K, R]):
 
     def take(self) -> Sequence[Done[K, R]]:
         """What has ended since the last time; never waits."""
-        taken: list[Done[K, R]] = []
-        while not self._done.empty():  # only this thread takes: not empty stays so
-            taken.append(self._done.get())
+        taken = self._results.take()
         self._open -= len(taken)
         return taken
 
@@ -89,6 +107,4 @@ class Pool(Generic[K, R]):
                 still = quiet(result)
             except Exception as e:  # noqa: BLE001 - raised by whoever takes it
                 done = Done(key, None, e)
-            self._done.put(done)
-            if not still:
-                self._ring()
+            self._results.put(done, quiet=still)
