@@ -62,6 +62,10 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Also of VMs that took another name: to a reaper of a later module they would be dead.
+        self.rig.kubectl(
+            "delete", "workloadentries,leases", "-n", self.namespace, "--all", "--wait=false"
+        )
         self.kube.__exit__()
         self.vault.__exit__()
 
