@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
 
 import pytest
@@ -20,7 +19,7 @@ from vmoor.model.secret import Secret
 
 from tests import mesh_setup
 from tests.mesh_setup import MESH, Mooring
-from tests.rig import inside, process, root
+from tests.rig import inside
 from tests.rig.errors import RigError
 from tests.rig.rig import Rig
 
@@ -330,7 +329,7 @@ def vault(mooring: Mooring) -> Iterator[AgentVault]:
 def test_a_vm_gets_its_credentials(vault: AgentVault, mooring: Mooring) -> None:
     """With user-data's wrapping path, through the policy, as the agent asks."""
     assert vault.wrapped_at == "auth/approle/role/shop-web/secret-id"
-    assert vault.wrapped_at in mooring.user_data()
+    assert vault.wrapped_at in mooring.user_data("--package=vmoor")
     istio = vault.call("mint", vault.token, "kubernetes", "web", "shop", "istio-ca")
     api = vault.call("mint", vault.token, "kubernetes", "web-vmoor", "shop", "")
     inside_istio, inside_api = claims(istio.value), claims(api.value)
@@ -456,36 +455,3 @@ def test_agents_cannot_publish(vault: AgentVault) -> None:
     """The adapter's write is for people: the VMs' policy does not allow it."""
     with pytest.raises(errors.Forbidden):
         vault.call("write_kv", vault.token, "secret", "vmoor/mesh-a", {"version": 1})
-
-
-def test_cloud_init_accepts_the_user_data(mooring: Mooring, tmp_path: Path, rig: Rig) -> None:
-    """Debian 12's own cloud-init renders it and finds nothing against its schema."""
-    pinned = f"--sidecar-sha256={'ab' * 32}"
-    options = ["--sidecar=https://x.example/s.deb", pinned, "--package=/srv/repo/vmoor.deb",
-               "--apt-source=deb [trusted=yes] file:/srv/repo ./"]  # fmt: skip
-    data = json.dumps({"ds": {"meta_data": {"vmoor_wrap": "hvs.wrapped"}}})
-    (tmp_path / "instance.json").write_text(data)
-    for name, text in {
-        "short": mooring.user_data(),
-        "full": mooring.user_data(*options),
-    }.items():
-        (tmp_path / name).write_text(text)
-        rendered = _in_debian(
-            tmp_path, f"cloud-init devel render -i /mnt/instance.json /mnt/{name}"
-        )
-        assert 'content: "hvs.wrapped"' in rendered
-        (tmp_path / "rendered").write_text(rendered[rendered.index("#cloud-config") :])
-        assert "Valid" in _in_debian(tmp_path, "cloud-init schema -c /mnt/rendered")
-
-
-def _in_debian(folder: Path, command: str) -> str:
-    """In the VMs' root, read-only, with `folder` at /mnt."""
-    tree = root.debian().layers[-1]
-    script = (
-        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount --bind "$2" "$1/mnt" '
-        '&& mount -t tmpfs none $1/run && mount -t tmpfs none $1/var/log && chroot $1 sh -c "$3"'
-    )
-    return process.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh",
-         str(tree), str(folder), command],
-    )  # fmt: skip

@@ -68,7 +68,9 @@ def test_yum_metadata_and_packages_are_signed(repo: Path, rpm: Path, tmp_path: P
     process.run(["rpm", database, "--import", str(repo / "vmoor.asc")])
     package = repo / "yum" / rpm.name
     assert "digests signatures OK" in process.run(["rpm", database, "-K", str(package)])
-    keyring = ["gpg", "--homedir", str(tmp_path), "--no-default-keyring", "--keyring", "repo.gpg"]
+    # An agent, which no public key needs, would outlive the test.
+    keyring = ["gpg", "--homedir", str(tmp_path), "--no-autostart", "--no-default-keyring"]
+    keyring += ["--keyring", "repo.gpg"]
     process.run([*keyring, "--batch", "--quiet", "--import", str(repo / "vmoor.asc")])
     metadata = repo / "yum/repodata/repomd.xml"
     process.run([*keyring, "--batch", "--verify", f"{metadata}.asc", str(metadata)])

@@ -16,12 +16,19 @@ CONFIGURATION = "/etc/vmoor/conf.d/10-mesh.yaml"
 SECRET_ID = "/etc/vmoor/credentials/secret-id"  # noqa: S105 - a path
 VAULT_CA = "/etc/vmoor/vault-ca.pem"
 ORDER = "/etc/systemd/system/vmoor.service.d/10-{unit}.conf"
-FETCHED = "/run/vmoor-fetched.deb"
+YUM_KEY = "/etc/pki/rpm-gpg/RPM-GPG-KEY-vmoor"
+FETCHED = "/run/vmoor-fetched"  # and .deb or .rpm
+IN_IMAGE = "none"
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 # What YAML 1.1 takes for something else than text.
 _WORDS = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null"))
 _JINJA = re.compile(r"\{[{%#]")
+_INSTALL = {"deb": "DEBIAN_FRONTEND=noninteractive apt-get install -y", "rpm": "dnf install -y"}
+_HAS_SIDECAR = {
+    "deb": "dpkg -s istio-sidecar 2>/dev/null | grep -q 'ok installed'",
+    "rpm": "rpm -q istio-sidecar",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,20 @@ class Pinned:
 
     url: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Where the VMs get them from."""
+
+    name: str = "vmoor"  # as apt or dnf knows it, a file on the VM, or IN_IMAGE
+    pinned: Optional[Pinned] = None
+    sidecar: Optional[Pinned] = None
+    kind: str = "deb"  # or rpm
+    apt_source: str = ""
+    apt_key: str = ""
+    yum_repo: str = ""
+    yum_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,11 +82,7 @@ class Fleet:
     wrapping_path: str = ""  # "" = the SecretID comes as it is
     secret_id_from: str = ""  # instance metadata, as a jinja expression; "" = it comes otherwise
     vault_ca: str = ""  # PEM
-    package: str = "vmoor"  # a name that apt knows, or a file on the VM
-    package_pinned: Optional[Pinned] = None
-    sidecar: Optional[Pinned] = None
-    apt_source: str = ""
-    apt_key: str = ""
+    packages: Packages = Packages()
 
 
 def text(fleet: Fleet) -> str:
@@ -74,7 +91,9 @@ def text(fleet: Fleet) -> str:
     if fleet.secret_id_from:
         content = f'"{{{{ {fleet.secret_id_from} }}}}"'
         lines.append(f'  - {{path: {SECRET_ID}, permissions: "0600", content: {content}}}')
-    lines += map(_escaped, [*_order(fleet), *_apt(fleet), *_install(fleet)])
+    lines += map(
+        _escaped, [*_order(fleet), *_repository(fleet.packages), *_install(fleet.packages)]
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -90,9 +109,10 @@ def _before(fleet: Fleet) -> Iterator[str]:
     yield "    content: |"
     for line in configuration(fleet).splitlines():
         yield f"      {line}"
-    if fleet.vault_ca:
-        yield f"  - path: {VAULT_CA}"
-        yield from _block("    content", fleet.vault_ca)
+    for path, content in ((VAULT_CA, fleet.vault_ca), (YUM_KEY, fleet.packages.yum_key)):
+        if content:
+            yield f"  - path: {path}"
+            yield from _block("    content", content)
 
 
 def configuration(fleet: Fleet) -> str:
@@ -127,49 +147,55 @@ def _order(fleet: Fleet) -> Iterator[str]:
         yield f'  - {{path: {path}, content: "[Unit]\\nAfter={unit}\\n"}}'
 
 
-def _apt(fleet: Fleet) -> Iterator[str]:
-    if not fleet.apt_source:
-        return
-    yield "apt:"
-    yield "  preserve_sources_list: true"
-    yield "  sources:"
-    yield "    vmoor:"
-    yield f"      source: {json.dumps(fleet.apt_source)}"
-    if fleet.apt_key:
-        yield from _block("      key", fleet.apt_key)
+def _repository(packages: Packages) -> Iterator[str]:
+    if packages.apt_source:
+        yield "apt:"
+        yield "  preserve_sources_list: true"
+        yield "  sources:"
+        yield "    vmoor:"
+        yield f"      source: {json.dumps(packages.apt_source)}"
+        if packages.apt_key:
+            yield from _block("      key", packages.apt_key)
+    if packages.yum_repo:
+        signed = {"gpgcheck": True, "repo_gpgcheck": True, "gpgkey": f"file://{YUM_KEY}"}
+        yield "yum_repos:"
+        yield f"  vmoor: {_flow({'name': 'vmoor', 'baseurl': packages.yum_repo, **signed})}"
 
 
-def _install(fleet: Fleet) -> Iterator[str]:
-    local = fleet.package.startswith("/")
-    by_name = not local and fleet.package_pinned is None
-    if by_name and fleet.sidecar is None:
-        yield f"packages: [{fleet.package}]"
-    elif not local or fleet.sidecar:
+def _install(packages: Packages) -> Iterator[str]:
+    kind = packages.kind
+    local = packages.name.startswith("/")
+    by_name = not local and packages.pinned is None and packages.name != IN_IMAGE
+    if by_name and packages.sidecar is None:
+        yield f"packages: [{packages.name}]"
+    elif by_name or packages.pinned or packages.sidecar:
         yield "package_update: true"
     yield "runcmd:"
     # It captures the same traffic; the package's unit must never run beside vmoor's.
     yield "  - [systemctl, mask, --now, istio.service]"
-    if fleet.sidecar:
-        skip = "! dpkg -s istio-sidecar 2>/dev/null | grep -q 'ok installed' || exit 0"
-        yield from _script([skip, *_fetch(fleet.sidecar)])
-    if fleet.package_pinned:
-        yield from _script(_fetch(fleet.package_pinned))
-    elif local or fleet.sidecar:
-        yield from _script([f"apt-get install -y {fleet.package}"])
+    if packages.sidecar:
+        yield from _script([f"! {_HAS_SIDECAR[kind]} || exit 0", *_fetch(packages.sidecar, kind)])
+    if packages.pinned:
+        yield from _script(_fetch(packages.pinned, kind))
+    elif local or (by_name and packages.sidecar):
+        yield from _script([f"{_INSTALL[kind]} {packages.name}"])
+    if kind == "rpm":  # there, presets start nothing
+        yield "  - [systemctl, enable, --now, vmoor.service]"
 
 
-def _fetch(pinned: Pinned) -> Sequence[str]:
+def _fetch(pinned: Pinned, kind: str) -> Sequence[str]:
+    file = f"{FETCHED}.{kind}"
     return [
-        f"curl -fsSLo {FETCHED} '{pinned.url}'",
-        f"echo '{pinned.sha256}  {FETCHED}' | sha256sum -c",
-        f"apt-get install -y {FETCHED}",
+        f"curl -fsSLo {file} '{pinned.url}'",
+        f"echo '{pinned.sha256}  {file}' | sha256sum -c",
+        f"{_INSTALL[kind]} {file}",
     ]
 
 
 def _script(lines: Sequence[str]) -> Iterator[str]:
     yield "  - - sh"
     yield "    - -euc"
-    yield from _block("    -", "\n".join(["export DEBIAN_FRONTEND=noninteractive", *lines]))
+    yield from _block("    -", "\n".join(lines))
 
 
 def _block(key: str, content: str) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -12,16 +14,18 @@ from vmoor.cli.admin import admin
 from vmoor.model import userdata
 from vmoor.model.userdata import Declared, Fleet
 
-FLEET = (
+DOCUMENTED = Path(__file__).resolve().parents[3] / "docs/cloud-init.md"
+BARE = (
     "user-data --vault-address https://vault.example:8200 --role-id shop-web "
     "--mesh secret/vmoor/mesh-a --namespace shop --service-account web --name web "
     "--service web=8080,unit=web.service"
 )
+FLEET = f"{BARE} --package vmoor"
 PINNED = "--sidecar https://x.example/s.deb --sidecar-sha256 " + "ab" * 32
 
 
-def run(more: str = "") -> Result:
-    return CliRunner().invoke(admin, f"{FLEET} {more}".split())
+def run(more: str = "", fleet: str = FLEET) -> Result:
+    return CliRunner().invoke(admin, f"{fleet} {more}".split())
 
 
 def on_vm(text: str) -> Any:
@@ -91,9 +95,53 @@ def test_sidecar_is_pinned_and_comes_before_the_package() -> None:
     config = on_vm(run(PINNED).output)
     mask, sidecar, package = config["runcmd"]
     assert mask == ["systemctl", "mask", "--now", "istio.service"]
-    assert f"echo '{'ab' * 32}  {userdata.FETCHED}' | sha256sum -c" in sidecar[2]
+    assert f"echo '{'ab' * 32}  {userdata.FETCHED}.deb' | sha256sum -c" in sidecar[2]
     assert package[2].endswith("apt-get install -y vmoor")
     assert "packages" not in config
+
+
+def test_rpm_comes_from_its_repository_by_dnf(tmp_path: Path) -> None:
+    """The key is on the VM before dnf asks for it; all is checked against it; nothing of apt."""
+    key = tmp_path / "vmoor.asc"
+    key.write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+    more = PINNED.replace("s.deb", "s.rpm")
+    text = run(f"--yum-repo https://x.example/yum/$releasever --yum-key {key} {more}", BARE).output
+    config = on_vm(text)
+    assert files(text)[userdata.YUM_KEY]["content"] == key.read_text()
+    assert config["yum_repos"]["vmoor"] == {
+        "name": "vmoor",
+        "baseurl": "https://x.example/yum/$releasever",
+        "gpgcheck": True,
+        "repo_gpgcheck": True,
+        "gpgkey": f"file://{userdata.YUM_KEY}",
+    }
+    _, sidecar, package, enable = config["runcmd"]
+    assert sidecar[2].endswith(f"dnf install -y {userdata.FETCHED}.rpm\n")
+    assert package[2] == "dnf install -y vmoor\n"
+    assert enable == ["systemctl", "enable", "--now", "vmoor.service"]
+    assert "apt-get" not in text
+    assert "apt" not in config
+
+
+def test_image_that_holds_it_installs_nothing() -> None:
+    """A golden image boots without package lists and network; only Istio's unit is masked."""
+    config = on_vm(run("--package none", BARE).output)
+    assert config["runcmd"] == [["systemctl", "mask", "--now", "istio.service"]]
+    assert set(config) == {"write_files", "runcmd"}
+
+
+def test_where_the_package_comes_from_must_be_said() -> None:
+    """Or each VM would fail to find it, in an hour when nobody looks: all ways are named."""
+    result = run("", BARE)
+    assert result.exit_code == 2
+    for way in (
+        "--apt-source",
+        "--yum-repo",
+        "--package URL",
+        "--package /FILE",
+        "--package none",
+    ):
+        assert way in result.output
 
 
 def test_package_of_the_image_needs_no_network() -> None:
@@ -116,6 +164,11 @@ def test_package_of_the_image_needs_no_network() -> None:
         ("--mesh secret/data/vmoor/mesh-a", "without data/: secret/vmoor/mesh-a"),
         ("--secret-id-from {{x}}", "is not like ds.meta_data.vmoor_wrap"),
         ("--package a'b", "characters"),
+        ("--package dist/vmoor.deb", "its absolute path there, or a URL"),
+        ("--package vmoor.rpm", "its absolute path there, or a URL"),
+        ("--package /srv/vmoor.rpm --apt-source deb", "make two texts"),
+        ("--yum-repo packages.example/yum", "is no URL"),
+        ("--yum-repo https://x.example/yum", "belong together"),
         ("--role-id 9b2c1d1e-0000-1111-2222-333344445555", "--approle NAME"),
     ],
 )
@@ -124,6 +177,18 @@ def test_wrong_options_are_usage_errors(more: str, words: str) -> None:
     result = run(more)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_documented_playbook_writes_the_same_configuration() -> None:
+    """Ansible's in docs/cloud-init.md is YAML, and moors a machine as user-data would."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    (play,) = yaml.safe_load(text)
+    copied = "ansible.builtin.copy"
+    written = {task[copied]["dest"]: task[copied] for task in play["tasks"] if copied in task}
+    from_text = files(run().output)[userdata.CONFIGURATION]["content"]
+    assert written[userdata.CONFIGURATION]["content"] == from_text
+    secret = written[userdata.SECRET_ID]
+    assert (secret["group"], secret["mode"]) == ("vmoor", "0640")
 
 
 def test_jinja_leaves_other_text_alone() -> None:

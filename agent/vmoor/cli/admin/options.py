@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 import click
@@ -15,12 +16,22 @@ from vmoor import errors
 F = TypeVar("F", bound=Callable[..., None])
 T = TypeVar("T")
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# In double and in single quotes, in YAML and in a shell, it stays what it is.
+TAME = re.compile(r"[A-Za-z0-9_.,:;/@%+=~?&-]+")
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def dns_label(_: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
     if value is not None and not _LABEL.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not a DNS label (a-z, 0-9, -)", param=param)
+    return value
+
+
+def tame(_: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
+    if value and not TAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r} has characters that do not belong here", param=param)
     return value
 
 

@@ -6,36 +6,20 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Optional
-from urllib.parse import urlsplit
+from typing import Any, Optional
 
 import click
 
-from vmoor.cli.admin import options
+from vmoor.cli.admin import options, packages
 from vmoor.config.load import load
 from vmoor.errors import Misconfigured
 from vmoor.model import userdata
-from vmoor.model.userdata import Declared, Fleet, Pinned
+from vmoor.model.userdata import Declared, Fleet
 
 _FORM = "NAME=PORT[,unit=UNIT][,http=PATH]"
 _SERVICE = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)=(\d+)")
 _METADATA = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-# In double and in single quotes, in YAML and in a shell, it stays what it is.
-_TAME = re.compile(r"[A-Za-z0-9_.,:;/@%+=~?&-]+")
-_NO_SIDECAR = """\
-# No --sidecar: the VMs' image must hold Istio's istio-sidecar. It is in no apt repository, but at
-# https://storage.googleapis.com/istio-release/releases/VERSION/deb/istio-sidecar.deb, its SHA-256
-# beside it in istio-sidecar.deb.sha256; VERSION is istiod's (istioctl version).
-"""
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _tame(_: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
-    if value and not _TAME.fullmatch(value):
-        raise click.BadParameter(f"{value!r} has characters that do not belong here", param=param)
-    return value
 
 
 def _services(
@@ -51,7 +35,11 @@ def _services(
 def _service(text: str, param: click.Parameter) -> Declared:
     first, *more = text.split(",")
     found, pairs = _SERVICE.fullmatch(first), dict(item.partition("=")[::2] for item in more)
-    if not found or set(pairs) - {"unit", "http"} or not all(map(_TAME.fullmatch, pairs.values())):
+    if (
+        not found
+        or set(pairs) - {"unit", "http"}
+        or not all(map(options.TAME.fullmatch, pairs.values()))
+    ):
         raise click.BadParameter(f"{text!r} is not {_FORM}", param=param)
     unit = pairs.get("unit", "")
     # The configuration wants the suffix, as systemd's own files do.
@@ -63,14 +51,6 @@ def _secret_id_from(_: click.Context, param: click.Parameter, value: str) -> str
     if not _METADATA.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not like ds.meta_data.vmoor_wrap", param=param)
     return value
-
-
-def _pinned(url: Optional[str], sha256: Optional[str], what: str) -> Optional[Pinned]:
-    if not url:
-        return None
-    if not sha256 or not _SHA256.fullmatch(sha256):
-        raise click.UsageError(f"--{what} URL needs --{what}-sha256, 64 hexadecimal digits")
-    return Pinned(url, sha256)
 
 
 def _checked(fleet: Fleet) -> None:
@@ -103,13 +83,17 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
     metavar="URL",
     help="Several are tried in this order.",
 )
-@click.option("--role-id", required=True, callback=_tame, help="Of the AppRole; not a secret.")
-@click.option("--approle", callback=_tame, help="The role's name, if that is not its RoleID.")
+@click.option(
+    "--role-id", required=True, callback=options.tame, help="Of the AppRole; not a secret."
+)
+@click.option(
+    "--approle", callback=options.tame, help="The role's name, if that is not its RoleID."
+)
 @click.option(
     "--approle-mount",
     default="approle",
     show_default=True,
-    callback=_tame,
+    callback=options.tame,
     help="Where Vault has the login.",
 )
 @click.option(
@@ -136,7 +120,9 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
     callback=_services,
     help="What the VMs offer; may be given several times, and not at all.",
 )
-@click.option("--vault-ca", type=_FILE, help="PEM; without it the system's roots are trusted.")
+@click.option(
+    "--vault-ca", type=options.FILE, help="PEM; without it the system's roots are trusted."
+)
 @click.option(
     "--secret-id",
     type=click.Choice(["wrapped", "plain", "none"]),
@@ -151,20 +137,7 @@ def _wrapping_path(role_id: str, approle: Optional[str], mount: str) -> str:
     callback=_secret_id_from,
     help="Instance metadata, as cloud-init names it.",
 )
-@click.option(
-    "--package",
-    default="vmoor",
-    show_default=True,
-    callback=_tame,
-    help="apt's name, a .deb in the image (its dependencies too), or a URL.",
-)
-@click.option("--package-sha256", metavar="HEX", help="Needed with a URL.")
-@click.option("--sidecar", callback=_tame, metavar="URL", help="Istio's istio-sidecar .deb.")
-@click.option("--sidecar-sha256", metavar="HEX", help="Needed with --sidecar.")
-@click.option(
-    "--apt-source", default="", metavar="LINE", help='As in sources.list: "deb URL SUITE main".'
-)
-@click.option("--apt-key", type=_FILE, help="Its key, ASCII-armoured.")
+@packages.options
 def user_data(  # noqa: PLR0913 - one for each option
     *,
     vault: tuple[str, ...],
@@ -179,12 +152,7 @@ def user_data(  # noqa: PLR0913 - one for each option
     vault_ca: Optional[Path],
     secret_id: str,
     secret_id_from: str,
-    package: str,
-    package_sha256: Optional[str],
-    sidecar: Optional[str],
-    sidecar_sha256: Optional[str],
-    apt_source: str,
-    apt_key: Optional[Path],
+    **where: Any,
 ) -> None:
     """Print a fleet's cloud-init user-data; no secret is in it.
 
@@ -194,9 +162,9 @@ def user_data(  # noqa: PLR0913 - one for each option
     Example:
       vmoor admin user-data --vault-address https://vault.example:8200 --role-id shop-web \\
         --mesh secret/vmoor/mesh-a --namespace shop --service-account web --name web \\
-        --service web=8080,unit=web.service > user-data.yaml
+        --service web=8080,unit=web.service \\
+        --apt-source "deb https://packages.example/apt ./" --apt-key vmoor.asc > user-data.yaml
     """  # noqa: D301 - click's \b
-    remote = bool(urlsplit(package).scheme)
     fleet = Fleet(
         vault=vault,
         role_id=role_id,
@@ -208,13 +176,7 @@ def user_data(  # noqa: PLR0913 - one for each option
         else "",
         secret_id_from="" if secret_id == "none" else secret_id_from,  # noqa: S105
         vault_ca=vault_ca.read_text() if vault_ca else "",
-        package=package,
-        package_pinned=_pinned(package if remote else None, package_sha256, "package"),
-        sidecar=_pinned(sidecar, sidecar_sha256, "sidecar"),
-        apt_source=apt_source,
-        apt_key=apt_key.read_text() if apt_key else "",
+        packages=packages.chosen(**where),
     )
     _checked(fleet)
-    if sidecar is None:
-        click.echo(_NO_SIDECAR, nl=False, err=True)
     click.echo(userdata.text(fleet), nl=False)
