@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -76,13 +75,3 @@ def test_yum_metadata_and_packages_are_signed(repo: Path, rpm: Path, tmp_path: P
     process.run([*keyring, "--batch", "--verify", f"{metadata}.asc", str(metadata)])
     (primary,) = (repo / "yum/repodata").glob("*-primary.xml.gz")
     assert f'<location href="{rpm.name}"/>' in process.run(["gzip", "-dc", str(primary)])
-
-
-def test_cloud_init_takes_the_documented_stanza(tmp_path: Path) -> None:
-    """The yum stanza of docs/packages.md is valid user-data."""
-    text = (PROJECT / "docs/packages.md").read_text()
-    (stanza,) = re.findall(r"```yaml\n(yum_repos:.*?)```", text, re.DOTALL)
-    given = tmp_path / "user-data"
-    given.write_text(f"#cloud-config\n{stanza}")
-    said = image.run(tmp_path, "cloud-init schema --config-file /given/user-data", given)
-    assert "Valid cloud-config" in said
