@@ -34,4 +34,6 @@ def conditions(document: Mapping[str, Any]) -> Iterator[str]:
 
 def printable(line: str) -> str:
     """What a compromised agent wrote must not command root's terminal."""
+    if line.isprintable():
+        return line
     return "".join(c if c.isprintable() else "?" for c in line)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -8,9 +10,18 @@ from click.testing import CliRunner
 from vmoor.cli.main import vmoor
 
 
+def subcommands(command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(command)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield name, found
+
+
 def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
     yield path
-    for name, sub in getattr(command, "commands", {}).items():
+    for name, sub in subcommands(command):
         yield from commands(sub, *path, name)
 
 
@@ -22,7 +33,17 @@ def test_help_is_whole(path: tuple[str, ...]) -> None:
     assert "..." not in result.output.replace("[ARGS]...", "")
     command: click.Command = vmoor
     for name in path:
-        assert isinstance(command, click.Group)
-        command = command.commands[name]
+        command = dict(subcommands(command))[name]
     for option in command.params:
         assert not isinstance(option, click.Option) or option.help, option.name
+
+
+def test_a_command_loads_no_other() -> None:
+    """The libraries of all commands together take half a second; these three need none."""
+    code = (
+        "import sys; from vmoor.cli.main import vmoor; "
+        "[vmoor.get_command(None, name) for name in ('fleet', 'status', 'ttl')]; "
+        "print({'jinja2', 'jsonschema', 'requests', 'yaml'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,20 +1,14 @@
-"""What the admin commands share: how options are read, errors told, YAML written."""
+"""What the admin commands share: how options are read, YAML written."""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional
 
 import click
 import yaml
-
-from vmoor import errors
-
-F = TypeVar("F", bound=Callable[..., None])
-T = TypeVar("T")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # In double and in single quotes, in YAML and in a shell, it stays what it is.
@@ -67,19 +61,3 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, _data: Any) -> bool:
         """Kubernetes reads anchors, people don't."""
         return True
-
-
-def telling(command: F) -> F:
-    """Expected failures as one line with what to do, and exit code 1."""
-
-    @functools.wraps(command)
-    def told(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except errors.VmoorError as e:
-            click.echo(e.message, err=True)
-            if e.remedy:
-                click.echo(f"Fix:  {e.remedy}", err=True)
-            raise SystemExit(errors.EXIT_NOT_FINE) from None
-
-    return told  # type: ignore[return-value]

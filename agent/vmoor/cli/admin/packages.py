@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from vmoor.cli.admin import options as common
+from vmoor.cli.telling import F
 from vmoor.model.userdata import IN_IMAGE, Packages, Pinned
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -71,7 +72,7 @@ _OPTIONS = (
 )
 
 
-def options(command: common.F) -> common.F:
+def options(command: F) -> F:
     """The command takes them all as keywords, for `chosen`."""
     for option in reversed(_OPTIONS):
         command = option(command)

@@ -9,6 +9,7 @@ import click
 from vmoor import errors
 from vmoor.adapters.kubectl import Kubectl
 from vmoor.cli.admin import gather, options
+from vmoor.cli.telling import telling
 from vmoor.config import facts
 from vmoor.errors import Misconfigured
 from vmoor.model import published
@@ -36,7 +37,7 @@ from vmoor.model.published import Wishes
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when they differ.")
 @click.option("--print", "show", is_flag=True, help="Write nothing; print the facts as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="With --check: the differences as JSON.")
-@options.telling
+@telling
 def publish(  # noqa: PLR0913 - one for each option
     *,
     mesh: tuple[str, str],

@@ -95,9 +95,11 @@ def _row(
     now: float,
 ) -> Row:
     services = [
-        {"name": e.service, "health": entry.health_status(thing) or "none",
-         "reason": str((entry.health(thing) or {}).get("reason") or "")}
-        for e, thing in sorted(owned, key=lambda pair: pair[0].service)
+        {"name": e.service, "health": str(said.get("status") or "none"),
+         "reason": str(said.get("reason") or "")}
+        for e, said in sorted(
+            ((e, entry.health(thing) or {}) for e, thing in owned), key=lambda x: x[0].service
+        )
     ]  # fmt: skip
     zone = next((e.zone for e, _ in owned), "")
     address = next((entry.address(thing) for _, thing in owned), "")
