@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -17,6 +18,7 @@ LIMIT = 256 << 20  # bytes; 30 000 entries are 70 MB
 TIMEOUT_S = 60.0  # an exec plug-in may open a browser
 # kubectl and its plug-ins need the operator's environment, but nothing of Vault's.
 _HIDDEN = ("VAULT_", "BAO_")
+_NOWHERE = "localhost:8080"  # where kubectl looks when no kubeconfig names a cluster
 
 
 class Kubectl:
@@ -49,7 +51,8 @@ class Kubectl:
 
     def raw(self, path: str) -> Mapping[str, Any]:
         """A GET of this path, without kubectl's own reading of it, which is slow."""
-        return self._json(["get", "--raw", path], path) or {}
+        what = path.partition("?")[0].rpartition("/")[2]
+        return self._json(["get", "--raw", path], what) or {}
 
     def apply(self, objects: Sequence[Mapping[str, Any]], *, manager: str) -> None:
         """Server-side, as this field manager, by force. Raises LocalFault."""
@@ -57,9 +60,13 @@ class Kubectl:
         arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={manager}"]
         done = self._run([*arguments, "-f", "-"], json.dumps(body))
         if done.code != 0:
-            raise LocalFault(f"cannot write with kubectl: {quoted(done.stderr)}")
+            raise _failed("cannot write with kubectl", done.stderr)
 
     def _run(self, arguments: Sequence[str], text: str = "") -> run.Done:
+        if shutil.which("kubectl") is None:
+            raise LocalFault(
+                "cannot find kubectl", remedy="install it, or name its folder in PATH"
+            )
         env = {k: v for k, v in os.environ.items() if not k.startswith(_HIDDEN)}
         argv = [*self._argv, *arguments]
         return run.run(argv, timeout=TIMEOUT_S, env=env, input=text, limit=LIMIT)
@@ -67,8 +74,15 @@ class Kubectl:
     def _json(self, arguments: Sequence[str], what: str) -> Optional[Mapping[str, Any]]:
         done = self._run(arguments)
         if done.code != 0:
-            raise LocalFault(f"cannot read {what}: {quoted(done.stderr)}")
+            raise _failed(f"cannot read {what}", done.stderr)
         if not done.stdout.strip():
             return None
         value: Mapping[str, Any] = json.loads(done.stdout)
         return value
+
+
+def _failed(words: str, stderr: str) -> LocalFault:
+    if _NOWHERE in stderr:
+        remedy = "name one: --kubeconfig FILE [--context NAME], or $KUBECONFIG"
+        return LocalFault(f"{words}: no kubeconfig", remedy=remedy)
+    return LocalFault(f"{words}: {quoted(stderr)}")
