@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vmoor.adapters import http
 from vmoor.adapters.kube import Access
 from vmoor.errors import LocalFault
 from vmoor.model.secret import Secret
@@ -28,9 +29,23 @@ def of_files(
     """The token is read anew for each request, the CA bundle for each connection."""
 
     def access() -> Access:
-        return Access((server,), ca, _token(token_file), "", account, remedy, ca_name="--ca")
+        return Access(
+            (server,), ca, _token(token_file), "", account, remedy, asker="this machine",
+            server_name="--server", ca_name="--ca", token_remedy=f"write a new one: {token_file}",
+        )  # fmt: skip
 
     return access
+
+
+def unusable(ca: str, token_file: str) -> Sequence[LocalFault]:
+    """What is wrong with either file now."""
+    found = []
+    for look in (http.Session(ca, "--ca").trusted, lambda: _token(token_file)):
+        try:
+            look()
+        except LocalFault as e:
+            found.append(e)
+    return found
 
 
 def _token(path: str) -> Secret:
@@ -41,7 +56,7 @@ def _token(path: str) -> Secret:
         reason = (getattr(e, "strerror", None) or "not text").lower()
         raise LocalFault(
             f"cannot read the token {path}: {reason}",
-            remedy="--token-file must be readable by the reaper's user",
+            remedy=f"--token-file must hold a token, readable by user {http.user()}",
         ) from None
     if not text:
         raise LocalFault(f"cannot use the token {path}: it is empty", remedy="write it anew")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import pwd
 import socket
 import ssl
 import threading
@@ -263,13 +265,14 @@ class Session:
         return bytes(content)
 
     def _context(self) -> ssl.SSLContext:
-        context = self._trusted()
+        context = self.trusted()
         # Python 3.13's default. It refuses certificates without an authority key identifier, as
         # those of EKS's API servers and many a private CA's are; no other client of theirs minds.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
-    def _trusted(self) -> ssl.SSLContext:
+    def trusted(self) -> ssl.SSLContext:
+        """Raises LocalFault when the CA certificates cannot be read."""
         if not self._ca:
             return ssl.create_default_context()
         if self._ca.lstrip().startswith("-----BEGIN"):
@@ -285,7 +288,7 @@ class Session:
             reason = (e.strerror or "not a file").lower()
         raise errors.LocalFault(
             f"cannot read the CA certificates of {name}: {reason}",
-            remedy=f"{self._ca_name} must be PEM certificates, readable by user vmoor",
+            remedy=f"{self._ca_name} must be PEM certificates, readable by user {user()}",
         )
 
     @contextmanager
@@ -314,6 +317,14 @@ class Session:
             away((e.strerror or "connection failed").lower())
         except http.client.HTTPException as e:
             away(f"not a complete HTTP answer ({type(e).__name__})")
+
+
+def user() -> str:
+    """Who must be able to read what this process reads."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # in a container
+        return str(os.geteuid())
 
 
 class NotOk(Exception):

@@ -29,13 +29,15 @@ OK, BAD_REQUEST = 200, 400
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 TIMEOUT, CONFLICT, GONE, THROTTLED, BROKEN = 408, 409, 410, 429, 500
 AWAY = (502, 503, 504)  # worth asking another server of the list
-UNREACHED = "let this VM reach the API server, or mend kubernetes.server of the mesh facts"
 PAGE = 500  # objects of an answer to a list: 1 MB of entries, of http.BODY_LIMIT's 4
 
 
 @dataclass(frozen=True)
 class Access:
-    """Which API server, as whom, and where. `remedy` is the command that grants the rights."""
+    """Which API server, as whom, and where. `remedy` is the command that grants the rights.
+
+    The names are for people: who asks, and what says where, by whose CA and with which token.
+    """
 
     servers: tuple[str, ...]
     ca: str
@@ -43,8 +45,15 @@ class Access:
     namespace: str  # "" = all
     account: str
     remedy: str
+    asker: str = "this VM"
+    server_name: str = "kubernetes.server of the mesh facts"
     ca_name: str = "kubernetes.ca of the mesh facts"
+    token_remedy: str = ""
     generation: int = 0  # of the token
+
+    @property
+    def unreached(self) -> str:
+        return f"let {self.asker} reach the API server, or mend {self.server_name}"
 
 
 def of_agent(
@@ -236,7 +245,7 @@ class Kube:
             except errors.Untrusted:
                 raise
             except errors.Unavailable as e:
-                raise errors.Unavailable(e.message, remedy=e.remedy or UNREACHED) from None
+                raise errors.Unavailable(e.message, remedy=e.remedy or access.unreached) from None
             if answer.status in AWAY:
                 _refuse(call, answer.status, _status(answer), answer.retry_after)
             return answer
@@ -317,7 +326,9 @@ def _refuse(
     said = errors.quoted(text.partition("denied request: ")[2] or text)
     if code == UNAUTHORIZED:
         message = f"cannot {call}: the API server refuses the token"
-        raise errors.Unauthenticated(message, generation=call.access.generation)
+        raise errors.Unauthenticated(
+            message, generation=call.access.generation, remedy=call.access.token_remedy
+        )
     if code == FORBIDDEN and _is_rbac(text):
         raise errors.Forbidden(
             f"cannot {call}: no right to {call.verb} {call.resource} "
@@ -347,5 +358,5 @@ def _missing(call: _Call, status: Mapping[str, Any]) -> NoReturn:
         )
     raise errors.Rejected(
         f"cannot {call}: the API server does not know {call.resource}",
-        remedy="install Istio's CRDs, or mend kubernetes.server of the mesh facts",
+        remedy=f"install Istio's CRDs, or mend {call.access.server_name}",
     )

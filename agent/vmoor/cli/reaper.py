@@ -6,7 +6,9 @@ from typing import Optional
 
 import click
 
+from vmoor import errors
 from vmoor.adapters import account
+from vmoor.config.facts import refuse_server
 from vmoor.model.reaper import fleet
 
 
@@ -51,6 +53,9 @@ def reaper(
     server = server or account.in_cluster()
     if not server:
         raise click.UsageError("not in a pod: --server, --ca and --token-file are needed")
+    wrong = refuse_server(server)
+    if wrong:
+        raise click.BadParameter(wrong, param_hint="--server")
     options = daemon.Options(
         server=server,
         ca=ca or f"{account.MOUNTED}/ca.crt",
@@ -58,4 +63,8 @@ def reaper(
         budget=budget,
         zone_loss=zone_loss == "remove",
     )
-    raise SystemExit(daemon.main(options))
+    unusable = account.unusable(options.ca, options.token_file)
+    for fault in unusable:
+        click.echo(f"{fault.message}. Fix: {fault.remedy}", err=True)
+    # Not a wrong option: the file may come later, and the unit starts this again.
+    raise SystemExit(errors.EXIT_NOT_FINE if unusable else daemon.main(options))

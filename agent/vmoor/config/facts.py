@@ -112,7 +112,8 @@ def _each(refuse: Callable[[Any], str]) -> Callable[[Any], str]:
     return whole
 
 
-def _server(value: Any) -> str:
+def refuse_server(value: Any) -> str:
+    """What is wrong with the URL of an API server, "" = nothing."""
     wrong = f"{shown(value)} is not a URL such as https://198.18.0.1:6443"
     if not isinstance(value, str):
         return wrong
@@ -162,7 +163,7 @@ def _body(body: str) -> str:
 
 
 KUBERNETES = (
-    _Key("server", _each(_server), required=True),
+    _Key("server", _each(refuse_server), required=True),
     _Key("ca", _pem, required=True),
     _Key("vault_mount", _word),
     _Key("vault_role", _text),

@@ -28,6 +28,15 @@ def test_an_unusable_token_is_told(tmp_path: Path, content: bytes | None) -> Non
         access()
 
 
+def test_its_words_are_not_those_of_a_vm(tmp_path: Path) -> None:
+    """What to mend are this command's options."""
+    token = tmp_path / "token"
+    token.write_text("one")
+    access = account.of_files("https://k", "ca", str(token), account="a", remedy="")()
+    assert access.unreached == "let this machine reach the API server, or mend --server"
+    assert access.token_remedy == f"write a new one: {token}"
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [("", ""), ("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")],
