@@ -21,7 +21,6 @@ from vmoor.adapters.probes import Probes
 from vmoor.adapters.processes import Processes
 from vmoor.adapters.pushes import Pushes
 from vmoor.adapters.units import SystemdUnits
-from vmoor.adapters.vault import HvacVault
 from vmoor.assembly import Parts
 from vmoor.controllers import leaving
 from vmoor.controllers.catalog import Catalog
@@ -31,7 +30,6 @@ from vmoor.controllers.documents import Documents
 from vmoor.controllers.draining import Draining
 from vmoor.controllers.health import Health, Track
 from vmoor.controllers.heartbeat import Heartbeat
-from vmoor.controllers.identity import Identity
 from vmoor.controllers.leaving import Leaving
 from vmoor.controllers.lookout import Lookout
 from vmoor.controllers.observer import Observer
@@ -40,6 +38,7 @@ from vmoor.controllers.proxy import RIVAL, Proxy
 from vmoor.controllers.registration import Registration
 from vmoor.controllers.selectors import Selectors
 from vmoor.controllers.sources import Cells, Outside, Sources
+from vmoor.login import Login
 from vmoor.model.discovered import Found
 from vmoor.model.machine import Machine
 from vmoor.model.registration import Observed
@@ -62,10 +61,13 @@ CONSUL_S = 5.0  # the longest back-off from an agent on this VM
 
 
 class Mooring:
-    """Made once there is a configuration. `go_down`: the machine is about to."""
+    """All but the login, which runs already. `go_down`: the machine is about to."""
 
-    def __init__(self, parts: Parts, machine: Machine, go_down: Callable[[], object]) -> None:
+    def __init__(
+        self, parts: Parts, machine: Machine, login: Login, go_down: Callable[[], object]
+    ) -> None:
         self._parts = parts
+        self._identity = login.identity
         self._machine = machine
         self._units = SystemdUnits()
         self._delay = ShutdownDelay(go_down)
@@ -81,7 +83,6 @@ class Mooring:
             "settings": parts.settings, "credentials": parts.credentials, "machine": machine,
             "clock": parts.clock,
         }  # fmt: skip
-        self._identity = self._make_identity()
         self._heartbeat = Heartbeat(
             label=parts.label, lock=parts.lock, beat=parts.beat, pace=parts.pace,
             drained=parts.drained, cluster=self._kube(), random=random.random, **shared,
@@ -90,7 +91,6 @@ class Mooring:
         self._registration = self._make_registration(shared)
         self._lookout = self._make_lookout()
         self.loops = (
-            self._loop("identity", self._identity.reconcile),
             *self._finding(),
             *self._joining(shared),
             *self._registering(),
@@ -215,15 +215,6 @@ class Mooring:
         clock, identity = self._parts.clock, self._identity
         more.update(refused=identity.refuse, distrusted=identity.recheck_facts)
         return Loop(name, reconcile, bell, clock, **more)
-
-    def _make_identity(self) -> Identity:
-        parts = self._parts
-        return Identity(
-            settings=parts.settings, credentials=parts.credentials, state=parts.identity,
-            bell=self._bells.setdefault("identity", Bell()),
-            connect=lambda vault: HvacVault(vault, parts.clock), files=parts.files,
-            clock=parts.clock, random=random.random,
-        )  # fmt: skip
 
     def _make_sources(self) -> Sources:
         return Sources(
