@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Union
 
 import pytest
@@ -55,7 +54,7 @@ def test_login(side: Side) -> None:
 def test_login_refused(side: Side, role: str) -> None:
     """A wrong SecretID and a wrong role are the operator's to correct, not the network's."""
     with pytest.raises(errors.Rejected, match="invalid role or secret ID") as caught:
-        side.vault.login(replace(AUTH, role_id=role), Secret("canary"))
+        side.vault.login(AUTH._replace(role_id=role), Secret("canary"))
     assert AUTH.secret_id_file_path in caught.value.remedy
     assert "canary" not in repr(caught.value)
 
@@ -63,7 +62,7 @@ def test_login_refused(side: Side, role: str) -> None:
 def test_five_wrong_logins_lock_the_role(side: Side) -> None:
     """Why a refused SecretID must not be sent again and again: the good one is refused too."""
     side.add_role("doomed")
-    auth = replace(AUTH, role_id="doomed")
+    auth = AUTH._replace(role_id="doomed")
     for _ in range(5):
         with pytest.raises(errors.Rejected):
             side.vault.login(auth, Secret("wrong"))

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn, Optional
 from urllib.parse import urlencode
 
 from vmoor import errors
@@ -80,8 +80,7 @@ def of_agent(
     return access
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     """What is asked, in the words of RBAC."""
 
     verb: str

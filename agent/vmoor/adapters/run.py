@@ -11,8 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor.errors import LocalFault
 
@@ -24,8 +23,7 @@ OUTPUT_LIMIT = 8 << 20  # bytes of stdout and stderr; Istio's largest ConfigMap 
 _PIECE = 1 << 16
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     code: int
     stdout: str
     stderr: str

@@ -9,8 +9,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from vmoor.config.problems import Where, dotted, shown
@@ -68,8 +67,7 @@ def problems(mapping: Mapping[str, Any]) -> tuple[tuple[Where, str], ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Key:
+class _Key(NamedTuple):
     """A key of the facts; `refuse` tells what is wrong with a value, "" when nothing is."""
 
     name: str

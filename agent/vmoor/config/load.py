@@ -14,10 +14,9 @@ import pwd
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.config import relations, tree, wording
 from vmoor.config.build import settings_from
@@ -33,8 +32,7 @@ class NoConfiguration(Misconfigured):
     """There is no file yet: nothing is wrong, something is to come."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     settings: Settings
     document: Mapping[str, Any]  # what settings_from takes; JSON
     files: tuple[str, ...]

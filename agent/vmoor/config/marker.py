@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmoor.config import build, labels
 from vmoor.errors import quoted
@@ -28,8 +27,7 @@ class _Wrong(Exception):
     pass
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A unit file or a drop-in."""
 
     file: str

@@ -10,8 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from vmoor.errors import quoted
 
@@ -20,8 +19,7 @@ Where = tuple[Union[str, int], ...]  # the keys and indices that lead to a value
 SHOWN_LIMIT = 60  # of a wrong value: enough to find it again
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One line for people; line 0 = the file as a whole."""
 
     file: str
@@ -34,8 +32,7 @@ class Problem:
         )
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A problem of a value whose place in the files is not looked up yet.
 
     `at` leads to the key that is wrong; `missing` means that `at` is the mapping that lacks one.

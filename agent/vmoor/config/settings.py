@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model.facts import MeshFacts
 from vmoor.model.service import Service, Workload
@@ -12,8 +12,7 @@ from vmoor.model.service import Service, Workload
 SECRET_ID_FILE = "/etc/vmoor/credentials/secret-id"  # noqa: S105 - a path
 
 
-@dataclass(frozen=True)
-class AppRole:
+class AppRole(NamedTuple):
     """Vault's AppRole login; the keys are Vault Agent's."""
 
     role_id: str
@@ -31,8 +30,7 @@ class VaultSettings:
     namespace: str = ""
 
 
-@dataclass(frozen=True)
-class MeshSource:
+class MeshSource(NamedTuple):
     """Where the mesh facts are: in Vault KV, or inline."""
 
     kv_mount: str = ""
@@ -65,8 +63,7 @@ class VmSettings:
         return "" if self.address == CLOUD_PUBLIC else self.address
 
 
-@dataclass(frozen=True)
-class ConsulSource:
+class ConsulSource(NamedTuple):
     """The Consul agent of this VM."""
 
     address: str = "http://127.0.0.1:8500"
@@ -74,8 +71,7 @@ class ConsulSource:
     require_tag: str = "vmoor"  # "" = all services
 
 
-@dataclass(frozen=True)
-class FileSource:
+class FileSource(NamedTuple):
     """A JSON file that another program writes."""
 
     path: str
@@ -86,8 +82,7 @@ class FileSource:
         return self.path
 
 
-@dataclass(frozen=True)
-class ExecSource:
+class ExecSource(NamedTuple):
     """A command that prints such JSON; times in seconds."""
 
     command: tuple[str, ...]
@@ -99,17 +94,15 @@ class ExecSource:
         return self.command[0]
 
 
-@dataclass(frozen=True)
-class ProxySettings:
+class ProxySettings(NamedTuple):
     pilot_agent: str = "/usr/local/bin/pilot-agent"
     envoy: str = "/usr/local/bin/envoy"
     bootstrap_template: str = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
     concurrency: Optional[int] = None
-    config: Mapping[str, Any] = field(default_factory=dict)  # ProxyConfig, merged last
+    config: Mapping[str, Any] = {}  # ProxyConfig, merged last
 
 
-@dataclass(frozen=True)
-class Interception:
+class Interception(NamedTuple):
     mode: str = "redirect"  # redirect | none
     dns_capture: bool = True
 
@@ -129,8 +122,7 @@ class Sources:
         return vars(self).get(name, name) is None
 
 
-@dataclass(frozen=True)
-class Leave:
+class Leave(NamedTuple):
     on_stop: bool = True
     keep_entries: bool = False
 

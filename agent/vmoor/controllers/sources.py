@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor.config import marker
 from vmoor.config.settings import Settings
@@ -27,8 +27,7 @@ MEND = "mend the line, then: systemctl daemon-reload"
 UNREAD = Found(ready=False)
 
 
-@dataclass(frozen=True)
-class Outside:
+class Outside(NamedTuple):
     """How the world is asked."""
 
     markers: Callable[[], Mapping[str, Sequence[marker.Text]]]

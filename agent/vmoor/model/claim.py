@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
 
 from vmoor.model import entry, lease
 from vmoor.model.entry import Object, Owner
@@ -40,11 +40,10 @@ class Claimed:
         return self.state if same else State.UNKNOWN
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """`seen`: what is remembered of the others, by VM. `words` "" = the address is free."""
 
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = {}
     words: str = ""
     lives: bool = False  # the other one; False = not known yet
     again: float = 0.0

@@ -7,7 +7,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model.facts import MeshFacts
 from vmoor.model.secret import Secret
@@ -34,8 +34,7 @@ class Credential:
         return now < self.expires
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(NamedTuple):
     """What the other controllers need of identity: the mesh's facts and the two tokens."""
 
     facts: MeshFacts

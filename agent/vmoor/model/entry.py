@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 OWNER = "vmoor"  # app.kubernetes.io/managed-by, and the field manager
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -32,8 +32,7 @@ class EntryState:
     entered: float = 0.0  # Clock.now() of our own last write of Healthy=True, 0 = none yet
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(NamedTuple):
     """Who may change an object: this VM under this service account, and nobody else of us."""
 
     vm: str

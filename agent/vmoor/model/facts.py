@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 ISTIO_AUDIENCE = "istio-ca"  # what istiod asks TokenReview for: its TOKEN_AUDIENCES
 
 
-@dataclass(frozen=True)
-class KubernetesFacts:
+class KubernetesFacts(NamedTuple):
     server: tuple[str, ...]
     ca: str
     vault_mount: str = "kubernetes"

@@ -5,8 +5,8 @@ Going out is never delayed. Times are Clock.now() seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Optional
+from dataclasses import replace
+from typing import NamedTuple, Optional
 
 from vmoor.model.health import Health, Verdict
 
@@ -17,8 +17,7 @@ REMEMBERED = 50
 REASON, PROXY = "Flapping", "ProxyNotReady"
 
 
-@dataclass(frozen=True)
-class Flap:
+class Flap(NamedTuple):
     """What is remembered of one service."""
 
     falls: tuple[float, ...] = ()

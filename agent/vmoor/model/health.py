@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional, get_args
+from typing import NamedTuple, Optional, get_args
 
 from vmoor.model.proxy import UNSEEN, ProxyState, UnitState
 from vmoor.model.service import Check, Polled, UnitProbe
@@ -23,8 +23,7 @@ class Health(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """One look: went well or not, and the words for it ("200 in 4ms", "connection refused")."""
 
     passed: bool
@@ -85,8 +84,7 @@ class Verdict:
     lapse: Optional[Lapse] = None  # the last one
 
 
-@dataclass(frozen=True)
-class Listening:
+class Listening(NamedTuple):
     """The TCP ports that anything on this VM listens on.
 
     `hidden`: those of them that listen on loopback addresses only. Envoy hands a request on to

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model import entry
 from vmoor.model.entry import Object, Owner
@@ -32,8 +32,7 @@ LOOK_S = 1.0  # how often a foreign Lease is looked at while it is not known whe
 SLOW_LOOK_S = 5.0  # the same once it has moved
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """What the fleet is told: seconds between two beats, and whether a reaper sees them."""
 
     interval: float = INTERVAL_S
@@ -57,8 +56,7 @@ class Lock:
     label: str = ""  # the address that the last confirmed beat carried, as claim.form
 
 
-@dataclass(frozen=True)
-class Beat:
+class Beat(NamedTuple):
     """The last beat that the API server confirmed; Clock.now() seconds of when it was sent."""
 
     at: float = 0.0
@@ -103,8 +101,7 @@ class Verdict(enum.Enum):
     REFUSE = "refuse"  # foreign, and its holder lives
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     verdict: Verdict
     seen: Optional[Seen] = None
     again: float = 0.0  # when to look again, for WATCH and REFUSE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # What an image is called before anyone named the machine: two of them would be one VM.
 GENERIC_NAMES = frozenset(
@@ -11,8 +11,7 @@ GENERIC_NAMES = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     name: str  # a DNS label
     machine_hash: str  # of machine-id and instance id; equal after a reboot, not after a clone
     boot_id: str

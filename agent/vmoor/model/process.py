@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor.errors import quoted
 from vmoor.model.health import Probe
@@ -15,8 +14,7 @@ _NUMBER = re.compile(rb"[ \t]*([0-9]{1,20})\s*")
 DEAD = "ProcessDead"
 
 
-@dataclass(frozen=True)
-class ProcessState:
+class ProcessState(NamedTuple):
     """What a pid file says. `pid` 0 = no pid could be had from it, `words` tell why."""
 
     pid: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class UnitState:
     active_since: int = 0  # ActiveEnterTimestamp, Unix microseconds; 0 = never
 
 
-@dataclass(frozen=True)
-class ProxyState:
+class ProxyState(NamedTuple):
     """The proxy as the verdicts need it. `live` = ready now and the capture rules in force."""
 
     live: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 VERSION = 1
 XDS_PORT = 15012  # istiod's, by TLS
@@ -36,8 +36,7 @@ class Cluster:
     discovery: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(NamedTuple):
     """What the operator said; empty = as the cluster says."""
 
     istio_namespace: str = "istio-system"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model import entry, lease, selection
 from vmoor.model.drain import Order
@@ -26,8 +26,7 @@ MOVED = "AddressChanged"
 TAKEN = "AddressTaken"
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What all entries of this VM have in common."""
 
     owner: Owner
@@ -36,11 +35,10 @@ class Place:
     address: str
     network: str = ""
     locality: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)  # of the VM
+    labels: Mapping[str, str] = {}  # of the VM
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What the Healthy condition shall say."""
 
     healthy: bool
@@ -48,8 +46,7 @@ class Word:
     message: str
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """What is wanted of one entry. `body` None = that it goes; `word` None = leave its health.
 
     `selection` None = leave what is said of it.
@@ -70,15 +67,13 @@ class Verb(enum.Enum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     verb: Verb
     body: Object  # what is sent; for DELETE and REFUSE the object that was judged
     word: Optional[Word] = None
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What the watch last said of one entry; `thing` None = deleted, or no longer marked ours."""
 
     version: str

@@ -14,8 +14,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.errors import quoted
 from vmoor.model import entry, serviceentry
@@ -28,8 +27,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ENDPOINTS = ("STATIC", "DNS", "DNS_ROUND_ROBIN")  # NONE, the default, has no endpoints
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """Whether the mesh wants a service's entry: a condition, and the sentence that ends it.
 
     `words` follow the service's name.
@@ -44,14 +42,12 @@ class Selection:
 LISTED = Selection("True", "Listed", "is listed by its own VM's proxy")
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     name: str  # of the entry's port that it leads to
     number: int  # where it leads when the entry has none of that name; 0 = nowhere
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A ServiceEntry or a Service, as far as it matters here."""
 
     kind: str

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 # Ports of the sidecar: https://istio.io/latest/docs/ops/deployment/application-requirements/
 PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090)
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(NamedTuple):
     namespace: str
     name: str
     service_account: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
     @property
     def mesh_labels(self) -> Mapping[str, str]:
@@ -39,8 +38,7 @@ class Workload:
         return f"{self.service_account}-vmoor"
 
 
-@dataclass(frozen=True)
-class Tls:
+class Tls(NamedTuple):
     """https; the paths of PEM files. Without `ca` the server's certificate is not verified."""
 
     ca: str = ""
@@ -49,65 +47,57 @@ class Tls:
     server_name: str = ""  # "" = the address
 
 
-@dataclass(frozen=True)
-class HttpProbe:
+class HttpProbe(NamedTuple):
     path: str
     port: int
     host: str = "127.0.0.1"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     status: tuple[int, int] = (200, 399)
     method: str = "GET"
     body: str = ""  # what the answer must contain; "" = anything
     tls: Optional[Tls] = None
 
 
-@dataclass(frozen=True)
-class TcpProbe:
+class TcpProbe(NamedTuple):
     port: int
     host: str = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class GrpcProbe:
+class GrpcProbe(NamedTuple):
     """grpc.health.v1.Health on the loopback address."""
 
     port: int
     service: str = ""  # "" = the server as a whole
 
 
-@dataclass(frozen=True)
-class ExecProbe:
+class ExecProbe(NamedTuple):
     """A command of the operator's, named by its place: services.NAME.checks[check]."""
 
     service: str
     check: int
 
 
-@dataclass(frozen=True)
-class FileProbe:
+class FileProbe(NamedTuple):
     """A regular file exists and, with `max_age` in seconds, was written lately."""
 
     path: str
     max_age: Optional[float] = None
 
 
-@dataclass(frozen=True)
-class UnitProbe:
+class UnitProbe(NamedTuple):
     """The owning unit is active and every port of the service listens. Driven by events."""
 
     unit: str
     ports: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ProcessProbe:
+class ProcessProbe(NamedTuple):
     """The process whose pid stands in the file lives. Driven by events."""
 
     path: str
 
 
-@dataclass(frozen=True)
-class TtlProbe:
+class TtlProbe(NamedTuple):
     """The application itself says how it is, at least each `ttl` seconds. Driven by events."""
 
     service: str

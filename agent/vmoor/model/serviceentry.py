@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model import entry
 
@@ -25,8 +24,7 @@ SAFE = f"{_DEFAULT},reset-before-request"
 READING = f"{_DEFAULT},503,reset"
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     number: int  # what clients use
     name: str  # the service's own name of it, in the VMs' configuration
     protocol: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vmoor.model import entry
 from vmoor.model.entry import EntryState, Object
@@ -25,8 +26,7 @@ NUDGER = "vmoor-nudge"
 OVERDUE_S = 10.0  # a healthy service that our own Envoy does not list by then is not on its way
 
 
-@dataclass(frozen=True)
-class Clusters:
+class Clusters(NamedTuple):
     """Of our own Envoy: which of the endpoints asked for it sends to, which ports it takes in."""
 
     outbound: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model.discovered import Discovered
 from vmoor.model.drain import Drained, Order
@@ -23,8 +23,7 @@ from vmoor.model.sight import Sight
 from vmoor.model.ttl import SILENT
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What one loop came to; `since` and `next_try` are Clock.now() seconds, 0 = none."""
 
     name: str

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 CONFIGURATION = "/etc/vmoor/conf.d/10-mesh.yaml"
 SECRET_ID = "/etc/vmoor/credentials/secret-id"  # noqa: S105 - a path
@@ -31,8 +31,7 @@ _HAS_SIDECAR = {
 }
 
 
-@dataclass(frozen=True)
-class Pinned:
+class Pinned(NamedTuple):
     """A package somewhere else: nothing but the file of this digest is installed."""
 
     url: str
@@ -70,8 +69,7 @@ class Declared:
         }
 
 
-@dataclass(frozen=True)
-class Fleet:
+class Fleet(NamedTuple):
     """What all VMs of one kind share."""
 
     vault: Sequence[str]  # addresses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FIRST_S = 1.0
 # Half a minute: a fleet of 1 000 VMs knocks 33 times a second on a Vault that comes back, and
@@ -11,8 +11,7 @@ LONGEST_S = 30.0
 JITTER = 0.2
 
 
-@dataclass(frozen=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Doubles from FIRST_S to `longest`. `random` is from 0 to 1; the caller draws it."""
 
     failures: int = 0

@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor import errors
 from vmoor.ports import Clock
@@ -45,8 +45,7 @@ class Settled:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the last pass of a loop came to. `since` and `next_try` are Clock.now() seconds."""
 
     state: str  # "ok" | "wait" | "fail"

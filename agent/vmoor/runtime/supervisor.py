@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor.ports import Clock
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.loop import BUG_LIMIT, Loop
 
 
-@dataclass(frozen=True)
-class Pump:
+class Pump(NamedTuple):
     """A thread that only reads a blocking source and rings bells: D-Bus, a watch.
 
     `run` takes the event that asks it to end.

@@ -54,8 +54,7 @@ class Held(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """`wake`: the next instant at which a comparison flips; inf = not without a change."""
 
     out: Sequence[Endpoint] = ()

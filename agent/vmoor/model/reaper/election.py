@@ -7,8 +7,7 @@ clocks that run differently.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vmoor.model import lease
 from vmoor.model.entry import Object
@@ -20,8 +19,7 @@ RENEW_S = 10.0
 RETRY_S = 2.0
 
 
-@dataclass(frozen=True)
-class Leadership:
+class Leadership(NamedTuple):
     """`until`: when a leader that renews no more must stop acting."""
 
     leader: bool = False
@@ -32,8 +30,7 @@ class Leadership:
         return self.leader and now < self.until
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The election's Lease as observed, and since when it has looked so."""
 
     holder: str

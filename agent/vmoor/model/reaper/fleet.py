@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from vmoor.model import entry, lease
 from vmoor.model.entry import Object
@@ -26,8 +25,7 @@ PUBLISH_S = 10.0  # how often the leader renews it; who sees no renewal has no r
 STALE_S = 3 * PUBLISH_S
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     interval: float = lease.INTERVAL_S
     brakes: Sequence[Brake] = ()
 

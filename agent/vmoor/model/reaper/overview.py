@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from vmoor.model import entry, lease
 from vmoor.model.entry import Object
@@ -20,8 +19,7 @@ from vmoor.model.reaper.seen import Endpoint, Pulse, Vm
 STATES = ("silent", "dead", "gone", "no lease", "drained", "left", "beats")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     vm: Vm
     state: str
     age: Optional[float]  # seconds since the last beat, None = never one
@@ -46,8 +44,7 @@ class Row:
         }
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(NamedTuple):
     rows: Sequence[Row]
     reaper: str  # who watches, "" = nobody
     interval: float

@@ -24,8 +24,7 @@ class Vm(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Grave:
+class Grave(NamedTuple):
     """Of which services a VM was, and in which zone, when its entries were deleted."""
 
     services: tuple[str, ...] = ()
