@@ -44,8 +44,13 @@ class Daemon:
             self._parts.loops(), [Pump("signals", self._heed(signals.wakeups(*SIGNALS)))]
         )
         notify.ready()
-        # 0.1 s of libraries, loaded while the child process validates the configuration.
+        # The libraries, 0.2 s: loaded while a child process validates the configuration, and
+        # those of all but the login also while Vault answers.
         from vmoor.login import Login  # noqa: PLC0415
+
+        login = Login(self._parts)
+        supervisor.start([login.loop])
+        from vmoor.mooring import Mooring  # noqa: PLC0415
 
         tick = notify.watchdog_interval()
         settings, machine = self._parts.settings, self._parts.machine
@@ -53,10 +58,6 @@ class Daemon:
         trouble = supervisor.watch(lambda: self._stopping or settings.get() is not None, tick)
         this = machine.get()
         if settings.get() and this and not self._stopping and not trouble:
-            login = Login(self._parts)
-            supervisor.start([login.loop])
-            from vmoor.mooring import Mooring  # noqa: PLC0415 - while Vault answers
-
             self._mooring = Mooring(self._parts, this, login, self._go_down)
             supervisor.start(self._mooring.loops, self._mooring.pumps)
             trouble = supervisor.watch(lambda: self._stopping, tick)

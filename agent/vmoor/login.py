@@ -15,7 +15,7 @@ from vmoor.runtime.loop import Loop
 
 
 class Login:
-    """Made once there is a configuration."""
+    """Waits for a configuration, like the others; they are made once there is one."""
 
     def __init__(self, parts: Parts) -> None:
         self.bell = Bell()
@@ -29,4 +29,3 @@ class Login:
             refused=self.identity.refuse, distrusted=self.identity.recheck_facts,
         )  # fmt: skip
         parts.settings.rings(self.bell)
-        parts.show(self.loop)

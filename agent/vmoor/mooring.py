@@ -104,7 +104,7 @@ class Mooring:
             Pump("shutdown", self._delay.run),
         )
         self._connect()
-        parts.show(*(loop for loop in self.loops if loop.name not in UNSHOWN))
+        parts.show(login.loop, *(loop for loop in self.loops if loop.name not in UNSHOWN))
 
     def _finding(self) -> Iterator[Loop]:
         """What this VM has to offer."""
