@@ -71,6 +71,17 @@ def test_check_names_file_and_line(cold: Machine, name: str) -> None:
     assert f"50-test.yaml{line}" in checked.stdout + checked.stderr
 
 
+def test_check_warns_of_a_unit_that_systemd_does_not_know(fleet: Fleet, cold: Machine) -> None:
+    """A typing error in its name is no problem of the file, and yet the service would wait."""
+    harness.configure(cold, fleet.config())
+    before = cold.run("vmoor", "check").stdout
+    cold.write(DROP_IN, "services: {web: {unit: wbe.service}}\n")
+    after = cold.run("vmoor", "check").stdout
+    cold.run("rm", DROP_IN)
+    assert "warning" not in before
+    assert "warning: services.web: systemd knows no unit wbe.service" in after.splitlines()
+
+
 def test_a_reload_of_a_broken_one_changes_nothing(
     fleet: Fleet, client: Machine, web: Machine
 ) -> None:

@@ -58,6 +58,14 @@ _FIELDS = {
 }
 
 
+def load_state(name: str, path: str = SOCKET) -> str:
+    """The LoadState of a unit, whether it is in use or not. Raises VmoorError."""
+    with closing(Bus(path)) as bus:
+        return str(
+            bus.property(_unit(bus.call(_MANAGER, "LoadUnit", "s", (name,))[0]), "LoadState")
+        )
+
+
 class SystemdUnits:
     """Port `Units`; `states` holds only units that were read at least once."""
 

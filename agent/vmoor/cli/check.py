@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -12,11 +11,11 @@ from typing import Any, Optional
 
 import click
 
+from vmoor.cli.lacking import lacking
 from vmoor.config import services
 from vmoor.config.load import ROOT, load
-from vmoor.config.settings import Settings, Sources
+from vmoor.config.settings import Sources
 from vmoor.errors import EXIT_CONFIG, EXIT_OK, Misconfigured
-from vmoor.model.service import GrpcProbe
 
 
 @click.command()
@@ -38,8 +37,8 @@ from vmoor.model.service import GrpcProbe
 def check(folder: Path, path: Optional[str], *, as_json: bool) -> None:
     """Check the configuration; print every problem with file and line.
 
-    And every source that is configured. Exit code 78 when there is a problem. Nothing is changed
-    and nobody is asked.
+    And every source that is configured, and as warnings what this machine lacks for it: units,
+    groups, programs. Exit code 78 when there is a problem. Nothing is changed.
     """
     try:
         lines, answer = _configuration(folder) if path is None else _document(path)
@@ -56,7 +55,7 @@ def _configuration(folder: Path) -> tuple[Sequence[str], Mapping[str, Any]]:
     count = f"{len(loaded.files)} file{'' if len(loaded.files) == 1 else 's'}"
     lines = [f"configuration ok: {count}, services: {', '.join(names) or 'none'}"]
     lines += [f"source {name}: {words}" for name, words in sources.items()]
-    warnings = _missing(loaded.settings)
+    warnings = lacking(loaded.settings) if folder == ROOT else []
     lines += [f"warning: {warning}" for warning in warnings]
     found = {"files": list(loaded.files), "services": names, "sources": sources}
     return lines, {"ok": True, **found, "warnings": warnings}
@@ -87,12 +86,3 @@ def _sources(sources: Sources) -> Iterator[tuple[str, str]]:
             for port in service.ports.values()
         ]
         yield "sockets", f"ports {', '.join(ports)}"
-
-
-def _missing(settings: Settings) -> Sequence[str]:
-    """What the configuration is right about, but this machine lacks."""
-    services = [*settings.services, *(settings.sources.sockets or ())]
-    asked = [s.name for s in services if any(isinstance(c.probe, GrpcProbe) for c in s.checks)]
-    if not asked or importlib.util.find_spec("h2") is not None:
-        return []
-    return [f"the grpc check of {', '.join(asked)} needs python3-h2: apt install python3-h2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Union
@@ -79,17 +78,18 @@ def test_json(tmp_path: Path) -> None:
     }
 
 
-def test_a_grpc_check_wants_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration is right, and yet no look could be made: told with the package."""
-    grpc = "services: {web: {checks: [{grpc: true}]}}\n"
-    write(tmp_path, **{"10": GOOD, "20": grpc})
+def test_what_this_machine_lacks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration is right; of another machine's, nothing is said."""
+    write(tmp_path, **{"10": good(proxy={"envoy": "/nowhere/envoy"})})
     assert "warning" not in run(tmp_path).output
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("vmoor.cli.check.ROOT", tmp_path)
     result = run(tmp_path)
     assert result.exit_code == 0
-    assert "warning: the grpc check of web needs python3-h2" in result.output
-    (warning,) = json.loads(run(tmp_path, "--json").output)["warnings"]
-    assert warning.endswith("apt install python3-h2")
+    want = "proxy.envoy: /nowhere/envoy: no such file or directory"
+    assert f"warning: {want}" in result.output.splitlines()
+    assert want in json.loads(run(tmp_path, "--json").output)["warnings"]
 
 
 def test_sources(tmp_path: Path) -> None:
