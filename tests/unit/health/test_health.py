@@ -256,6 +256,37 @@ def test_new_words_of_the_same_verdict_are_no_news(serving: World) -> None:
     assert world.words() == "active, listening on 8080, still"
 
 
+def test_good_looks_without_news_are_judged_for_their_words_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once in five seconds; a bad one at once, and so is the good one after it."""
+    world = World(replace(API, checks=(replace(HTTP, period=1.0),)))
+    world.prober.ports.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    world.settle()
+    judged: list[float] = []
+    judge = decisions.judge
+
+    def counted(*given: object) -> Verdict:
+        judged.append(world.at)
+        return judge(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decisions, "judge", counted)
+    for _ in range(50):
+        world.settle(1.0)
+    assert 9 <= len(judged) <= 10
+    world.prober.statuses[9090, "/healthz"] = 503
+    world.settle(1.0)
+    assert world.words("api") == "503, want 200-399 (1/2)"
+    world.prober.statuses[9090, "/healthz"] = 204
+    world.settle(1.0)
+    assert world.words("api") == "204 in 1ms"
+    world.prober.statuses[9090, "/healthz"] = 200
+    for _ in range(5):
+        world.settle(1.0)
+    assert world.words("api") == "200 in 1ms"
+
+
 def test_a_look_that_hangs_is_a_failure() -> None:
     """A file on a dead network mount: the last good look does not count for ever."""
     world = World(API)

@@ -27,8 +27,11 @@ from vmoor.runtime.pool import Done, Ticket
 
 CALM_S = 300.0
 GRACE_S = 5.0  # a look that runs longer beyond its timeout hangs: a file on a dead network mount
-# Looks begin together on it: a wake-up costs as much as a look.
+# Looks begin together on it, those of slow checks on the tenth of a second: a wake-up costs as
+# much as a look.
 GRID_S = 0.05
+SLOW_S = 1.0
+WORDS_S = 5.0  # how old the words of a verdict may be whose checks say the same again and again
 ROUNDING = 1e-6
 
 
@@ -88,7 +91,7 @@ class Health:
         now = self._clock.now()
         self._listening, self._dirty = None, set()
         self._renew(now)
-        bugs = self._collect()
+        bugs = self._collect(now)
         self._heed(now)
         while (track := self._schedule.take(now)) is not None:
             self._look(track, now)
@@ -127,13 +130,15 @@ class Health:
             tracks.append(same or Track(service.name, check, now + check.initial_delay, now))
         return tracks
 
-    def _collect(self) -> Sequence[Exception]:
+    def _collect(self, now: float) -> Sequence[Exception]:
         bugs = []
         for done in self._probes.take():
             track = done.key
             track.running = None
-            self._dirty.add(track.service)
             if done.result is not None:
+                if not track.is_no_news(done.result) or now >= track.stale:
+                    self._dirty.add(track.service)
+                    track.stale = now + WORDS_S
                 track.saw(done.result)
             if done.error is not None:
                 bugs.append(done.error)
@@ -164,7 +169,8 @@ class Health:
         # together are not looked at together for ever.
         period, timeout = track.check.period, track.check.timeout
         due = now + period * (1.0 if track.looked else 1.0 - self._random())
-        track.due = math.ceil(due / GRID_S - ROUNDING) * GRID_S
+        grid = GRID_S if period < SLOW_S else 2 * GRID_S
+        track.due = math.ceil(due / grid - ROUNDING) * grid
         if track.running is not None:  # one look at a time
             self._wait_for(track, track.running, now)
             return

@@ -26,6 +26,7 @@ class Track:
     looked: bool = False
     running: Optional[Ticket] = None  # the look that was submitted and has not ended
     began: float = 0.0  # when it was last known not to have begun
+    stale: float = 0.0  # from when on a look without news is told as well, for its words
     gone: bool = False  # of a service or check that is no more
     told: object = None  # what was told of its unit or process at the last look
     life: str = ""  # InvocationID in which the unit was healthy
@@ -49,7 +50,7 @@ class Track:
 
     def is_no_news(self, probe: Probe) -> bool:
         """From the probe's thread: a good look at a healthy service changes no verdict."""
-        return probe.passed and self.healthy
+        return probe.passed and self.healthy and not self.state.streak
 
 
 class Schedule:
