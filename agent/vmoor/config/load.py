@@ -25,6 +25,7 @@ from vmoor.config.settings import Settings
 from vmoor.errors import EXIT_CONFIG, EXIT_OK, Misconfigured
 
 ROOT = Path("/etc/vmoor")
+EXAMPLE = "/usr/share/doc/vmoor/examples/vmoor.yaml"
 TOLD_LIMIT = 50  # problems; what follows is more of the same
 
 
@@ -42,7 +43,8 @@ def load(root: Path = ROOT) -> Loaded:
     """Raises NoConfiguration, or Misconfigured with every problem."""
     files, problems, whole = _whole(root)
     if not files and not problems:
-        raise NoConfiguration([f"no configuration in {root / 'conf.d'}, waiting for one"])
+        remedy = f"begin with {EXAMPLE}"
+        raise NoConfiguration([f"no configuration in {root / 'conf.d'}: {remedy}"])
     document = tree.plain(whole)
     findings = _findings(document, whole)
     if problems:  # what a file that cannot be read would have brought is not missing

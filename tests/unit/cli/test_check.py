@@ -61,7 +61,7 @@ def test_problems(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     """No configuration is not a fine one."""
     result = run(tmp_path)
-    want = f"no configuration in {tmp_path}/conf.d, waiting for one\n"
+    want = f"no configuration in {tmp_path}/conf.d: begin with /usr/share/doc/vmoor/examples/vmoor.yaml\n"
     assert (result.exit_code, result.output) == (78, want)
 
 

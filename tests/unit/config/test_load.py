@@ -261,7 +261,7 @@ def test_none_is_not_a_mistake(tmp_path: Path) -> None:
     """Without any file the agent can tell that it waits for one."""
     with pytest.raises(NoConfiguration) as raised:
         load(tmp_path)
-    want = f"no configuration in {tmp_path}/conf.d, waiting for one"
+    want = f"no configuration in {tmp_path}/conf.d: begin with /usr/share/doc/vmoor/examples/vmoor.yaml"
     assert raised.value.problems == (want,)
 
 
