@@ -21,6 +21,8 @@ _machines: list[Machine] = []  # for the report of a failure
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest module, which waits for leases and little else: first, or all wait for it.
+    items.sort(key=lambda item: "test_reaper" not in item.nodeid)
     for item in items:
         item.add_marker(pytest.mark.timeout(TEST_TIMEOUT, func_only=True))
 
