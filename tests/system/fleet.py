@@ -99,6 +99,17 @@ class Fleet:
         )
         self.owner.sh(f"({commands}) | kubectl apply -f -")
 
+    def without_retries(self) -> None:
+        """Istio tries a request twice by default, and would hide what fails."""
+        route = {"route": [{"destination": {"host": self.host}}], "retries": {"attempts": 0}}
+        body = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "no-retries", "namespace": self.namespace},
+            "spec": {"hosts": [self.host], "http": [route]},
+        }
+        self.rig.kubectl("apply", "-f", "-", input=json.dumps(body))
+
     def publish(self, *options: str) -> str:
         return self.owner.run(
             "vmoor", "admin", "publish", f"--mesh={self.mesh}", f"--server={self.kube.url}",

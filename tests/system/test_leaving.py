@@ -33,15 +33,7 @@ APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_retries(fleet: Fleet) -> None:
-    """Istio tries a request twice by default, and would hide what is to be seen here."""
-    route = {"route": [{"destination": {"host": fleet.host}}], "retries": {"attempts": 0}}
-    body = {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": {"name": "no-retries", "namespace": fleet.namespace},
-        "spec": {"hosts": [fleet.host], "http": [route]},
-    }
-    fleet.rig.kubectl("apply", "-f", "-", input=json.dumps(body))
+    fleet.without_retries()
 
 
 @pytest.fixture(scope="module")
