@@ -89,8 +89,8 @@ class Parts:
 
     def _shown(self, settings: Optional[Settings]) -> Sequence[Loop]:
         """Without those of sources that are not configured: such a loop has its source's name."""
-        sources = settings.sources if settings else Sources()
-        return [loop for loop in self._steps if not sources.lacks(loop.name)]
+        lacks = settings.lacks if settings else Sources().lacks
+        return [loop for loop in self._steps if not lacks(loop.name)]
 
     def reload(self) -> None:
         self._configuration.reload()

@@ -22,6 +22,7 @@ from vmoor.adapters.processes import Processes
 from vmoor.adapters.pushes import Pushes
 from vmoor.adapters.units import SystemdUnits
 from vmoor.assembly import Parts
+from vmoor.config.settings import Settings
 from vmoor.controllers import leaving
 from vmoor.controllers.catalog import Catalog
 from vmoor.controllers.claim import Claiming
@@ -47,17 +48,20 @@ from vmoor.ports import Look
 from vmoor.proxyunit import UNIT
 from vmoor.runtime.bell import Bell
 from vmoor.runtime.cell import Cell
+from vmoor.runtime.lazy import Lazy
 from vmoor.runtime.loop import Loop, Settled
 from vmoor.runtime.supervisor import Pump
 
 log = logging.getLogger(__name__)
 
+Work = Callable[[], Settled]
 SELF = "vmoor.service"
 UNSHOWN = (  # no steps of their own: others tell what they saw
-    "observer", "sources", "lookout", "selectors", "pacing",
+    "observer", "sources", "lookout", "selectors", "pacing", "hooks",
 )  # fmt: skip
 LAST_BEAT_S = 2.0
 CONSUL_S = 5.0  # the longest back-off from an agent on this VM
+NOTICES_S = 5.0  # and from metadata, which may have only seconds left to tell
 
 
 class Mooring:
@@ -79,6 +83,11 @@ class Mooring:
         self._bells: dict[str, Bell] = {}
         self._cluster = self._kube()
         self._finish_leaving()
+        settings = parts.settings.get()
+        self._draining = Draining(
+            drained=parts.drained, discovered=parts.discovered, machine=machine,
+            files=parts.files, clock=parts.clock, hold=settings is not None and settings.noticing,
+        )  # fmt: skip
         shared: dict[str, Any] = {
             "settings": parts.settings, "credentials": parts.credentials, "machine": machine,
             "clock": parts.clock,
@@ -94,6 +103,7 @@ class Mooring:
             *self._finding(),
             *self._joining(shared),
             *self._registering(),
+            *self._heard(),
         )
         self.pumps = (
             Pump("systemd", self._units.run),
@@ -297,12 +307,41 @@ class Mooring:
         )  # fmt: skip
 
     def _control(self) -> ControlSocket:
+        return ControlSocket(self._draining.obey)
+
+    def _heard(self) -> Iterator[Loop]:
+        """What the cloud announces, and who wants to know when the VM is out."""
+
+        def lazy(wanted: Callable[[Settings], object], make: Callable[[], Work]) -> Work:
+            settings = self._parts.settings.get
+            return Lazy(lambda: bool((s := settings()) and wanted(s)), make).reconcile
+
+        for name, work in (
+            ("notices", lazy(lambda settings: settings.noticing, self._make_notices)),
+            ("hooks", lazy(lambda settings: settings.hooks, self._make_hooks)),
+        ):
+            yield self._loop(name, work, detached=True, longest=lambda: NOTICES_S)
+
+    def _make_notices(self) -> Work:
+        from vmoor.adapters import metadata  # noqa: PLC0415 - most VMs need neither
+        from vmoor.controllers.notices import Notices  # noqa: PLC0415
+
         parts = self._parts
-        draining = Draining(
-            drained=parts.drained, discovered=parts.discovered, machine=self._machine,
-            files=parts.files, clock=parts.clock,
-        )  # fmt: skip
-        return ControlSocket(draining.obey)
+        return Notices(
+            settings=parts.settings, told=parts.host.cloud, connect=metadata.of,
+            hear=self._draining.hear, clock=parts.clock,
+        ).reconcile  # fmt: skip
+
+    def _make_hooks(self) -> Work:
+        from vmoor.adapters import execs  # noqa: PLC0415
+        from vmoor.controllers.hooks import Hooks  # noqa: PLC0415
+
+        parts, vm = self._parts, self._machine
+        return Hooks(
+            settings=parts.settings, snapshot=parts.snapshot,
+            run=lambda name, reason: execs.hook(name, vm.name, reason),
+            envoy=EnvoyAdmin(), boot_id=vm.boot_id, files=parts.files, clock=parts.clock,
+        ).reconcile  # fmt: skip
 
     def _observer(self) -> Observer:
         return Observer(
@@ -350,7 +389,9 @@ class Mooring:
         parts.discovered.rings(bell["proxy"], bell["health"], bell["registration"])
         parts.proxy.rings(bell["health"], bell["registration"])
         parts.verdicts.rings(bell["registration"])
-        parts.drained.rings(bell["registration"], bell["heartbeat"])
+        parts.drained.rings(bell["registration"], bell["heartbeat"], bell["hooks"])
+        parts.registered.rings(bell["hooks"])
+        parts.sights.rings(bell["hooks"])
         parts.lock.rings(bell["address"], bell["registration"])
         # The API server is back: what could not be written need not wait for a back-off's end.
         beating = next(loop for loop in self.loops if loop.name == "heartbeat")

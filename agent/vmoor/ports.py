@@ -15,6 +15,7 @@ from vmoor.config.settings import AppRole, ConsulSource
 from vmoor.model import entry
 from vmoor.model.catalog import Declared, Said
 from vmoor.model.identity import VaultToken
+from vmoor.model.notice import Notice
 from vmoor.model.proxy import UnitState
 from vmoor.model.secret import Secret
 from vmoor.model.sight import Clusters
@@ -196,6 +197,10 @@ class Host(Protocol):
         """region/zone as cloud-init tells it, "" when it does not."""
         ...
 
+    def cloud(self) -> str:
+        """What cloud-init calls this VM's cloud, "" when it names none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -225,6 +230,21 @@ class Consul(Protocol):
     def declared(self, source: ConsulSource) -> tuple[Sequence[Declared], Sequence[Said]]:
         """The agent's own services and checks, there without any server."""
         ...
+
+
+class Metadata(Protocol):
+    """The metadata service of a cloud. Raises Unavailable."""
+
+    @property
+    def period(self) -> float:
+        """Seconds until the next look."""
+        ...
+
+    def look(self) -> Optional[Notice]:
+        """What it announces now, None = nothing; it may wait 70 s for a change."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Read(Protocol):

@@ -335,3 +335,30 @@ def test_a_runner_that_is_replaced_is_asked_again(tmp_path: Path) -> None:
         thread.join(PATIENCE)
     assert found == Probe(passed=True, words="back")
     assert found.words == "back"
+
+
+# Hooks
+
+
+def test_a_hook_has_what_it_is_about_in_its_environment(exec_runner: Runner) -> None:
+    """The VM and the reason, beside what every command has; the command is root's."""
+    script = "echo $VMOOR_VM, $VMOOR_REASON, $LANG, $SECRET"
+    write(exec_runner.folder, **{"10": good(hooks={"drained": ["/bin/sh", "-c", script]})})
+    probe = execs.hook("drained", "web-1", "AWS spot notice", exec_runner.path)
+    assert probe == Probe(passed=True, words="web-1, AWS spot notice, C.UTF-8,")
+
+
+def test_a_hook_that_is_not_configured_does_not_run(exec_runner: Runner) -> None:
+    """Nor anything else that whoever asks might bring."""
+    write(exec_runner.folder, **{"10": good(hooks={"moored": ["/bin/false"]})})
+    assert execs.hook("moored", "web-1", "", exec_runner.path).words == "exit 1"
+    assert "no hooks.left" in execs.hook("left", "web-1", "", exec_runner.path).words
+
+
+@pytest.mark.parametrize("text", ["a\nb", "x" * 129, "\u00e9"])
+def test_what_a_hook_is_about_is_one_short_line(exec_runner: Runner, text: str) -> None:
+    """Nothing else gets into an environment."""
+    write(exec_runner.folder, **{"10": good(hooks={"moored": ["/bin/true"]})})
+    probe = execs.hook("moored", "web-1", text, exec_runner.path)
+    assert not probe.passed
+    assert "a line of at most 128 characters" in probe.words

@@ -51,6 +51,18 @@ def printed(source: ExecSource, path: str = execunit.SOCKET) -> bytes:
     return str(answer.get("output", "")).encode("utf-8", "surrogatepass")
 
 
+def hook(name: str, vm: str, reason: str, path: str = execunit.SOCKET) -> Probe:
+    """Runs hooks.NAME, with these in its environment."""
+    began, timeout = time.monotonic(), execunit.HOOK_S
+    request = {"hook": name, "vm": vm, "reason": reason}
+    try:
+        answer = _asked(request, timeout, execunit.OUTPUT_LIMIT, path)
+    except Unavailable as e:
+        remedy = f": {e.remedy}" if e.remedy else ""
+        return Probe(passed=False, words=f"{e.message}{remedy}")
+    return _judged(answer, timeout, time.monotonic() - began)
+
+
 def by_hand(source: ExecSource) -> str:
     """For a person: the command as the runner's user."""
     return f"runuser -u {execunit.GROUP} -- {shlex.join(source.command)}"

@@ -74,6 +74,9 @@ class LocalHost:
         sound = [part for part in parts if re.fullmatch(r"[A-Za-z0-9._-]{1,63}", part)]
         return "/".join(sound) if parts[0] in sound else ""
 
+    def cloud(self) -> str:
+        return str(self._cloud().get("cloud_name") or "").lower()
+
     def interface_address(self, name: str) -> str:
         for interface, address in _addresses():
             if interface.partition(":")[0] == name and not address.is_loopback:

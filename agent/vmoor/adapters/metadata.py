@@ -23,6 +23,7 @@ DEADLINE_S = 2.0  # on the VM's own host, it takes milliseconds
 LONGEST = 64 << 10  # bytes; 100 scheduled events have some 40 KB
 AWS_TTL_S = 21600  # the longest that IMDSv2 gives
 GCE_WAIT_S = 60
+AZURE_S = 10.0  # no longer than a VM waits for its cloud's word before it moors (controllers)
 _TOKEN = re.compile(r"[!-~]{1,1024}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")  # of an Azure VM: 64 at most
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
@@ -115,7 +116,9 @@ class Gce(_Service):
 
 
 class Azure(_Service):
-    """The first request of a VM's life for its events may take two minutes, as Azure says."""
+    """The first request of a VM's life for its events may take two minutes, as Azure says: until
+    then it fails, and nobody waits for it.
+    """
 
     _name = ""
 
@@ -126,11 +129,11 @@ class Azure(_Service):
             if not _NAME.fullmatch(name):
                 raise Unavailable(f"cannot use the VM's name of {self._url}: {quoted(name)}")
             self._name = name
-        scheduled = self._get("/metadata/scheduledevents?api-version=2020-07-01")
+        scheduled = self._get("/metadata/scheduledevents?api-version=2020-07-01", AZURE_S)
         return self._judged(lambda: notice.of_azure(scheduled, self._name))
 
-    def _get(self, path: str) -> str:
-        answer = self._ask(path, {"Metadata": "true"})
+    def _get(self, path: str, deadline: float = DEADLINE_S) -> str:
+        answer = self._ask(path, {"Metadata": "true"}, deadline=deadline)
         if answer.status != _OK:
             raise self._unusable(answer, path)
         return _text(answer)

@@ -15,6 +15,7 @@ from vmoor.adapters import control
 from vmoor.adapters.envoy_admin import EnvoyAdmin
 from vmoor.cli import statusfile
 from vmoor.config import durations
+from vmoor.model.drain import unseen
 
 LOOK_S = 0.1
 ENVOY_S = 2.0
@@ -95,15 +96,3 @@ def concerned(
     services = [s for s in document["services"] if service in ("", s["name"])]
     told = document["written"] >= began and all(s.get("drained") for s in services)
     return services if told else None
-
-
-def unseen(services: Optional[Sequence[Mapping[str, Any]]]) -> str:
-    """What keeps them in the mesh; "" once this VM's own proxy has forgotten those it listed."""
-    if services is None:
-        return "the agent has not told of it"
-    for s in services:
-        if s["entry_health"] == "True":
-            return f"the entry of {s['name']} is not written"
-        if s["listed"] is not None and (s["listed"] or not s["seen"]):
-            return f"the mesh has not seen {s['name']} go"
-    return ""

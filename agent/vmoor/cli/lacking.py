@@ -64,6 +64,7 @@ def _programs(settings: Settings) -> Iterator[str]:
                 ("proxy.envoy", settings.proxy.envoy)]  # fmt: skip
     if settings.sources.exec is not None:
         programs.append(("sources.exec", settings.sources.exec.command[0]))
+    programs += [(f"hooks.{name}", command[0]) for name, command in settings.hooks.items()]
     for key, path in programs:
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116 - one call, no Path needed

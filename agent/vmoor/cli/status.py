@@ -113,7 +113,8 @@ def _ago(order: Mapping[str, Any], now: float) -> str:
 def _drained(document: Mapping[str, Any], now: float) -> Iterator[str]:
     order = document.get("drained")
     if order:
-        yield f"Drained by {order['who']} {_ago(order, now)}.  Back:  vmoor resume"
+        back = "Back when its cloud says so." if document.get("notice") else "Back:  vmoor resume"
+        yield f"Drained by {order['who']} {_ago(order, now)}.  {back}"
         return  # the services say the same
     for service in document.get("services", ()):
         order = service.get("drained")

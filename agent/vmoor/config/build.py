@@ -63,6 +63,7 @@ def settings_from(document: Document) -> Settings:
         sources=_sources(document.get("sources", {})),
         leave=Leave(**document.get("leave", {})),
         drain_timeout=seconds(document.get("drain", {}).get("timeout", DRAIN)),
+        hooks={name: tuple(argv) for name, argv in document.get("hooks", {}).items()},
     )
 
 

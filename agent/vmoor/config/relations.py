@@ -40,6 +40,8 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _service(("services", name), service)
     yield from _allowed(document.get("sources", {}).get("sockets", {}).get("allow", {}))
     yield from _drain(document.get("drain", {}).get("timeout"))
+    for name, command in document.get("hooks", {}).items():
+        yield from _program(("hooks", name), command)
     cidrs = document.get("interception", {}).get("exclude", {}).get("cidrs", ())
     for i, cidr in enumerate(cidrs):
         if cidr is not None:

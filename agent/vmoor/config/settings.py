@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
+from vmoor.model import notice
 from vmoor.model.facts import MeshFacts
 from vmoor.model.service import Service, Workload
 
@@ -125,6 +126,8 @@ class Sources:
 class Leave(NamedTuple):
     on_stop: bool = True
     keep_entries: bool = False
+    notices: str = notice.NONE  # or AUTO, or one of CLOUDS
+    metadata: str = "http://169.254.169.254"  # of AWS, Google and Azure alike
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,12 @@ class Settings:
     sources: Sources = field(default_factory=Sources)
     leave: Leave = field(default_factory=Leave)
     drain_timeout: float = 30.0  # seconds
+    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # commands, by name
+
+    def lacks(self, step: str) -> bool:
+        """Whether this step is that of a source or a watch that is not configured."""
+        return self.sources.lacks(step) or (step == "notices" and not self.noticing)
+
+    @property
+    def noticing(self) -> bool:
+        return self.leave.notices != notice.NONE

@@ -1,21 +1,25 @@
 """Drains and resumes when somebody asks for it, and keeps that over restarts and reboots.
 
-It has no loop: requests come from the control socket, one after the other, and the first look is
-at what was kept. Registration and heartbeat do what follows.
+It has no loop: requests come from the control socket, one after the other, what the cloud says
+from the loop that watches it, and the first look is at what was kept. Registration and heartbeat
+do what follows.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Optional
 
 from vmoor.errors import LocalFault, Rejected, quoted
 from vmoor.model import drain, record
 from vmoor.model.discovered import Discovered
 from vmoor.model.drain import Drained, Order
 from vmoor.model.machine import Machine
+from vmoor.model.notice import Notice
 from vmoor.ports import Clock, Files
 from vmoor.runtime.cell import Cell
 
@@ -25,6 +29,8 @@ STATE = "/var/lib/vmoor/drained.json"
 
 
 class Draining:
+    """`hold`: nothing new goes into the mesh before the cloud was heard."""
+
     def __init__(
         self,
         *,
@@ -33,16 +39,28 @@ class Draining:
         machine: Machine,
         files: Files,
         clock: Clock,
+        hold: bool = False,
     ) -> None:
         self._drained = drained
         self._discovered = discovered
         self._hash = machine.machine_hash
         self._files = files
         self._clock = clock
+        self._lock = threading.Lock()
+        kept = Drained()
         try:
-            drained.set(drain.recalled(record.parsed(files.read(STATE)), self._hash))
+            kept = drain.recalled(record.parsed(files.read(STATE)), self._hash)
         except LocalFault as e:
             log.warning("Cannot tell whether this VM was drained: %s", e)
+        drained.set(replace(kept, hold=hold))
+
+    def hear(self, notice: Optional[Notice]) -> None:
+        """What the cloud announces now of this VM's end, None = nothing; never kept."""
+        with self._lock:
+            was = self._drained.get()
+            now = was.noticed(notice, self._clock.wall())
+            if now != was:
+                self._drained.set(now)
 
     def obey(self, request: Mapping[str, Any]) -> str:
         """`verb` drain or resume, `service` or "" for the VM, `who` asks. What is so then.
@@ -54,7 +72,8 @@ class Draining:
             raise Rejected(f"cannot do {quoted(verb)} of {quoted(service)}")
         if not isinstance(who, str) or not drain.WHO.fullmatch(who):
             raise Rejected(f"cannot {verb} for {quoted(who)}: that is no user's name")
-        return self._drain(service, who) if verb == "drain" else self._resume(service, who)
+        with self._lock:
+            return self._drain(service, who) if verb == "drain" else self._resume(service, who)
 
     def _drain(self, service: str, who: str) -> str:
         known = sorted(s.name for s in self._discovered.get().services)
@@ -75,6 +94,11 @@ class Draining:
         now = self._drained.get()
         if now != was:
             log.info("%s is resumed by %s", service or "The whole VM", who)
+        if now.notice is not None:
+            raise Rejected(
+                f"cannot resume {service or 'this VM'}: it is out for the {now.notice.who}",
+                remedy="it is back when the cloud takes that back, or without leave.notices",
+            )
         if service and now.vm is not None:
             raise Rejected(
                 f"cannot resume {service}: the whole VM is drained by {now.vm.who}",

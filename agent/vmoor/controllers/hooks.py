@@ -61,6 +61,8 @@ class Hooks:
         if settings is None or not settings.hooks:
             return Settled("not configured", CALM_S, waiting=True)
         snap = self._snapshot()
+        if snap.drained.unheard:
+            return Settled("the cloud was not heard yet", CALM_S, waiting=True)
         order = snap.drained.whole
         if order is not None:
             return self._drained(settings, snap, order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional
 
-from vmoor.config.settings import Settings
+from vmoor.config.settings import Leave, Settings
 from vmoor.errors import VmoorError
 from vmoor.model import notice
 from vmoor.model.notice import Notice
@@ -44,7 +44,7 @@ class Notices:
         self._connect = connect
         self._hear = hear
         self._clock = clock
-        self._asked = ("", "")
+        self._leave, self._cloud = Leave(), ""
         self._metadata: Optional[Metadata] = None
         self._heard: Optional[Notice] = None
         self._known = False
@@ -61,22 +61,21 @@ class Notices:
         self._say(found)
         if metadata is None:
             return Settled("cloud-init names no cloud that gives notice", CALM_S, waiting=True)
-        words = f"{found.who}: {found.words}" if found else f"none of {self._asked[0]}"
+        words = f"{found.who}: {found.words}" if found else f"none of {self._cloud}"
         return Settled(words, metadata.period)
 
     def _turned(self) -> Optional[Metadata]:
         """To the metadata that are configured now."""
         settings = self._settings.get()
-        asked = ("", "")
-        if settings is not None:
-            leave = settings.leave
-            asked = (notice.cloud_of(leave.notices, self._told()), leave.metadata)
-        if asked != self._asked:
-            if self._metadata is not None:
-                self._metadata.close()
-            self._metadata = self._connect(*asked) if asked[0] else None
-            self._asked, self._began = asked, self._clock.now()
-        return self._metadata if asked[0] else None
+        leave = settings.leave if settings else Leave()
+        if self._metadata is not None and leave == self._leave:
+            return self._metadata
+        cloud = notice.cloud_of(leave.notices, self._told)
+        if self._metadata is not None:
+            self._metadata.close()
+        self._metadata = self._connect(cloud, leave.metadata) if cloud else None
+        self._leave, self._cloud = leave, cloud
+        return self._metadata
 
     def _say(self, found: Optional[Notice]) -> None:
         if found != self._heard:

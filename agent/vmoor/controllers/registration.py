@@ -177,6 +177,10 @@ class Registration:
             again = max(0.0, soonest - self._clock.now())
         if self._claim() is not State.OURS:
             return Settled(f"waiting for the address {place.address}", again, waiting=True)
+        drained = self._drained.get()
+        if drained.hold:
+            who = drained.notice.who if drained.notice else "cloud's metadata"
+            return Settled(f"waiting for the {who}", again, waiting=True)
         count = len(states)
         return Settled(f"{count} entr{'y' if count == 1 else 'ies'} in place", again)
 
@@ -239,7 +243,7 @@ class Registration:
 
     def _step(self, wish: Wish, have: Optional[Object], owner: Owner) -> Optional[Step]:
         state, wall = self._claim(), self._clock.wall()
-        if state is State.OURS:
+        if state is State.OURS and not self._drained.get().hold:
             return registration.step(wish, have, owner, wall)
         return registration.restrained(wish, have, owner, wall, taken=state is State.TAKEN)
 

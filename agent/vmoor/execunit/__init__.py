@@ -1,7 +1,8 @@
 """What vmoor-exec.service runs: the operator's own commands, without the agent's rights.
 
 The agent connects to SOCKET and sends one JSON line, {"service": NAME, "check": INDEX}: which of
-services.NAME.checks, or {"source": true} for sources.exec. The runner takes the command itself
+services.NAME.checks, or {"source": true} for sources.exec, or {"hook": NAME, "vm": NAME, "reason":
+TEXT} for hooks.NAME, which has the two in its environment. The runner takes the command itself
 from root-owned /etc/vmoor, never from the request, and answers with one JSON line:
 {"code": N, "timed_out": bool, "output": TEXT, "errors": TEXT, "cut": bool}, or {"error": WORDS}
 when it ran nothing. A check's output is both stdout and stderr, a source's is stdout alone; what
@@ -14,6 +15,7 @@ GROUP = "vmoor-exec"
 
 REQUEST_LIMIT = 4 << 10  # bytes, with the newline
 OUTPUT_LIMIT = 4 << 10  # bytes of a check's output, and of a source's stderr, that are kept
+HOOK_S = 60.0  # for a hook, which may ask a cloud's API; a spot VM has two minutes
 DOCUMENT_LIMIT = 1 << 20  # bytes of a source's output: as long as a file of services may be
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Union
 
 from vmoor import execunit
 from vmoor.adapters import children
@@ -20,8 +20,8 @@ class Unknown(Exception):
     """The message says why there is nothing to run."""
 
 
-# Service and index of a check; None is sources.exec.
-Key = Optional[tuple[str, int]]
+# Service and index of a check, or the name of a hook; None is sources.exec.
+Key = Union[tuple[str, int], str, None]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,13 @@ class Commands:
         """Raises Unknown."""
         found = self._found.get(key)
         if found is None:
-            words = "no sources.exec" if key is None else "services.{}.checks[{}] is no exec check"
-            raise Unknown(self._trouble or words.format(*(key or ())))
+            if key is None:
+                words = "no sources.exec"
+            elif isinstance(key, str):
+                words = f"no hooks.{key}"
+            else:
+                words = "services.{}.checks[{}] is no exec check".format(*key)
+            raise Unknown(self._trouble or words)
         return found
 
 
@@ -90,6 +95,9 @@ def _commands(document: Mapping[str, Any]) -> Mapping[Key, Command]:
     with contextlib.suppress(TypeError, ValueError):
         argv, timeout = _argv(source.get("command")), build.exec_times_of(source)[1]
         found[None] = Command(argv, timeout, execunit.DOCUMENT_LIMIT, apart=True)
+    for name, hook in _mapping(document.get("hooks")).items():
+        with contextlib.suppress(TypeError):
+            found[name] = Command(_argv(hook), execunit.HOOK_S)
     return found
 
 

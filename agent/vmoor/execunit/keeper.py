@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -27,6 +28,7 @@ KILLED_S = 0.5  # until then a killed process is gone; one that waits for a disk
 KILLED_LOOK_S = 0.005
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 CHUNK = 64 << 10
+ABOUT = re.compile(r"[ -~]{0,128}")
 
 
 def serve(link: socket.socket, commands: Commands) -> None:
@@ -34,7 +36,8 @@ def serve(link: socket.socket, commands: Commands) -> None:
     # What loses its parent becomes a child of this process, so that it can be found.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        answer = run(commands.get(_request(link)))
+        key, more = _request(link)
+        answer = run(commands.get(key), more)
     except (Unknown, ValueError, RecursionError, OSError) as e:
         answer = {"error": quoted(e)}
     finally:
@@ -43,23 +46,32 @@ def serve(link: socket.socket, commands: Commands) -> None:
     link.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _request(link: socket.socket) -> Key:
-    """Raises ValueError for what is none, OSError when it does not come in time."""
+def _request(link: socket.socket) -> tuple[Key, Mapping[str, str]]:
+    """What to run, and what more is in its environment.
+
+    Raises ValueError for what is none, OSError when it does not come in time.
+    """
     line = lines.read(link, time.monotonic() + REQUEST_S, execunit.REQUEST_LIMIT)
     if not line.endswith(b"\n"):
         raise ValueError("the request is not one line of at most 4 KiB")
     asked = json.loads(line)
     if asked == {"source": True}:
-        return None
+        return None, {}
+    if type(asked) is dict and "hook" in asked:
+        name, *about = (str(asked.get(key, "")) for key in ("hook", "vm", "reason"))
+        if not all(ABOUT.fullmatch(text) for text in about):
+            raise ValueError("vm and reason of a hook are a line of at most 128 characters")
+        return name, dict(zip(("VMOOR_VM", "VMOOR_REASON"), about))
     service, check = (asked.get("service"), asked.get("check")) if type(asked) is dict else (0, 0)
     if type(service) is not str or type(check) is not int:
         raise ValueError(
-            'the request is neither {"service": NAME, "check": INDEX} nor {"source": true}'
+            'the request is none of {"service": NAME, "check": INDEX}, {"source": true} and '
+            '{"hook": NAME}'
         )
-    return service, check
+    return (service, check), {}
 
 
-def run(command: Command) -> Mapping[str, Any]:
+def run(command: Command, more: Mapping[str, str]) -> Mapping[str, Any]:
     """Raises OSError when it cannot be started."""
     until = time.monotonic() + command.timeout
     out, into = os.pipe()
@@ -67,7 +79,7 @@ def run(command: Command) -> Mapping[str, Any]:
     process = subprocess.Popen(
         command.argv,
         cwd="/",
-        env=dict(ENVIRONMENT),
+        env={**ENVIRONMENT, **more},
         stdin=subprocess.DEVNULL,
         stdout=into,
         stderr=err_into,

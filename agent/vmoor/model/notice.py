@@ -6,9 +6,8 @@ Whatever the metadata holds that is not understood raises ValueError: then nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Optional
 
 from vmoor.errors import quoted
 
@@ -26,8 +25,7 @@ _EVENTS = ("Terminate", "Preempt", "Redeploy", "Reboot")
 _PENDING = ("Scheduled", "Started")  # neither Canceled nor Completed
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(NamedTuple):
     """`who` wants it, in words that stay the same while it stands; `words` say more."""
 
     who: str
@@ -35,11 +33,10 @@ class Notice:
     hold: bool = False  # nor is anything registered meanwhile
 
 
-def cloud_of(asked: str, told: str) -> str:
-    """Whose metadata is watched, "" = nobody's. `told` is the cloud that cloud-init names."""
-    if asked == AUTO:
-        return told if told in CLOUDS else ""
-    return asked if asked in CLOUDS else ""
+def cloud_of(asked: str, told: Callable[[], str]) -> str:
+    """Whose metadata are watched, "" = nobody's. `told` is the cloud that cloud-init names."""
+    cloud = told() if asked == AUTO else asked
+    return cloud if cloud in CLOUDS else ""
 
 
 def of_aws(spot: Optional[str], target: Optional[str]) -> Optional[Notice]:

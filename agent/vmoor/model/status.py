@@ -133,7 +133,7 @@ def state(snap: Snapshot) -> str:
     writing = all(step.state == "ok" for step in snap.steps if step.name in WRITERS)
     if not moored(snap) and not (snap.before and _in_place(snap) and writing):
         return "not-moored"
-    if snap.drained.vm is not None:
+    if snap.drained.whole is not None:
         return "drained"
     return "at-risk" if any(step.state == "fail" for step in snap.steps) else "moored"
 
@@ -162,8 +162,9 @@ def headline(snap: Snapshot) -> str:
     now = state(snap)
     if now == "moored":
         return _moored_words(snap)
-    if now == "drained" and snap.drained.vm and (step is None or step.state != "fail"):
-        return f"Drained by {snap.drained.vm.who} (vmoor resume)"
+    order = snap.drained.whole
+    if now == "drained" and order and (step is None or step.state != "fail"):
+        return f"Drained by {order.who}{'' if snap.drained.notice else ' (vmoor resume)'}"
     if step is None:
         return f"{'Not moored' if snap.before else 'Mooring'}: {_missing(snap)}"
     names = {"at-risk": "Moored, at risk", "drained": "Drained, at risk"}
@@ -184,6 +185,8 @@ def _missing(snap: Snapshot) -> str:
     names = [s.name for s in snap.discovered.services]
     if late := [name for name in names if name not in snap.verdicts]:
         return f"{', '.join(late[:NAMED])} not checked yet"
+    if snap.drained.unheard:
+        return "the cloud's metadata were not read yet"
     meant = [name for name in names if snap.drained.of(name) is None]
     late = [name for name in meant if name not in _written(snap)]
     return f"{', '.join(late[:NAMED]) or 'services'} not in the mesh yet"
@@ -200,6 +203,7 @@ def conditions(snap: Snapshot) -> Sequence[Condition]:
             out.append(Condition(name, "out", refused[name]))
         elif order is not None:
             remedy = "vmoor resume" if snap.drained.vm else f"vmoor resume --service {name}"
+            remedy = "" if snap.drained.notice else remedy
             out.append(Condition(name, "out", f"drained by {order.who}", remedy))
         elif verdict is not None and verdict.health is Health.UNHEALTHY:
             out.append(Condition(name, "out", verdict.words))
@@ -281,8 +285,9 @@ def document(snap: Snapshot) -> Mapping[str, Any]:
         "services": [_service(snap, s) for s in snap.discovered.services],
         "conditions": [vars(c) for c in conditions(snap)],
         "problems": list(snap.discovered.problems),
-        "drained": _order(snap.drained.vm),
-        "reachable": snap.drained.vm is None
+        "drained": _order(snap.drained.whole),
+        "notice": snap.drained.notice is not None,
+        "reachable": snap.drained.whole is None
         and moored(snap)
         and all(snap.sights.get(name, Sight()).listed for name in _meant_to_be_in(snap)),
         "written": round(snap.now + snap.offset, 3),

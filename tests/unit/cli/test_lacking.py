@@ -53,7 +53,7 @@ def test_a_group_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_programs_that_are_not_there_or_no_programs(tmp_path: Path) -> None:
-    """Those of the sidecar, and the command of a source."""
+    """Those of the sidecar, the command of a source, and that of a hook."""
     (tmp_path / "list").write_text("#!/bin/sh\n")
     for command, words in (
         ("/nowhere/list", "sources.exec: /nowhere/list: no such file or directory"),
@@ -61,6 +61,8 @@ def test_programs_that_are_not_there_or_no_programs(tmp_path: Path) -> None:
     ):
         sources = {"exec": {"command": [command], "period": "1m"}}
         assert said(tmp_path, {}, services=services(), sources=sources) == [words]
+        hook = words.replace("sources.exec", "hooks.drained")
+        assert said(tmp_path, {}, services=services(), hooks={"drained": [command]}) == [hook]
 
 
 def test_a_grpc_check_wants_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,21 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
             "20.yaml:3: services.web: unknown key 'period', it belongs in services.NAME.checks[0]",
         ],
     ),
+    "a hook that is no command": (
+        "hooks: {moored: notify, drained: [drained, now], left: [/bin/x]}\n",
+        [
+            "20.yaml:1: hooks: unknown key 'left', known here: drained, moored",
+            "20.yaml:1: hooks.moored: 'notify' is not a list such as [/usr/local/bin/check-web, --quick], of at most 64",
+            "20.yaml:1: hooks.drained[0]: 'drained' is not the absolute path of a program",
+        ],
+    ),
+    "a cloud that nobody knows": (
+        "leave: {notices: ec2, metadata: 169.254.169.254}\n",
+        [
+            "20.yaml:1: leave.notices: 'ec2' is not one of none, auto, aws, gce, azure",
+            "20.yaml:1: leave.metadata: '169.254.169.254' is not a URL such as http://169.254.169.254",
+        ],
+    ),
     "unknown key at the top": (
         "\nserivces: {}\n",
         ["20.yaml:2: unknown key 'serivces', did you mean 'services'?"],

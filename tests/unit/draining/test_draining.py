@@ -4,11 +4,11 @@ import json
 from typing import Any, Optional
 
 import pytest
-from vmoor.cli.drain import concerned, unseen
+from vmoor.cli.drain import concerned
 from vmoor.controllers.draining import STATE, Draining
 from vmoor.errors import LocalFault, Rejected
 from vmoor.model import drain, entry
-from vmoor.model.drain import Drained, Order
+from vmoor.model.drain import Drained, Order, unseen
 from vmoor.ports import Kind
 from vmoor.runtime.cell import Cell
 

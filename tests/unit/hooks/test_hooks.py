@@ -151,6 +151,20 @@ def test_a_restart_of_the_agent_tells_nothing_again() -> None:
         assert third.ran == []
 
 
+def test_nothing_is_told_before_the_cloud_was_heard() -> None:
+    """At a restart of the agent the notice that was told is not there yet; it is none the less."""
+    first = World().moor()
+    first.drain(Drained(vm=ALICE, notice=SPOT))
+    first.turn()
+    again = World(first)
+    for drained in (Drained(hold=True), Drained(vm=ALICE, hold=True)):
+        again.drain(drained)
+        assert again.turn().waiting
+    again.drain(Drained(vm=ALICE, notice=SPOT))
+    again.turn()
+    assert again.ran == []
+
+
 def test_a_boot_is_moored_anew() -> None:
     """Whatever watched the machine start waits for this."""
     again = World(World().moor(), "b2")

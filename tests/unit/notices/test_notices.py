@@ -105,7 +105,7 @@ def test_a_notice_that_stands_is_the_same_order() -> None:
     sky.hear(SPOT)
     first = sky.vm.drained.get()
     sky.vm.clock.pass_by(60)
-    sky.hear(replace(SPOT, words="terminate at 18:03"))
+    sky.hear(SPOT._replace(words="terminate at 18:03"))
     assert sky.vm.drained.get() == first
 
 
@@ -286,4 +286,4 @@ def test_what_google_says() -> None:
 )
 def test_whose_metadata_are_watched(asked: str, told: str, cloud: str) -> None:
     """The configuration's word, or cloud-init's."""
-    assert notice.cloud_of(asked, told) == cloud
+    assert notice.cloud_of(asked, lambda: told) == cloud

@@ -307,3 +307,21 @@ def test_a_drained_service_is_told_and_the_vm_stays_moored() -> None:
     assert "web is drained by alice 3m ago.  Back:  vmoor resume --service web" in text(out)
     assert status.document(out)["reachable"]
     assert status.document(out)["services"][0]["drained"] == vars(ORDER)
+
+
+def test_a_notice_of_the_cloud_is_no_order_to_be_ended_by_hand() -> None:
+    """It names the cloud, and no command that would be refused."""
+    snap = replace(GOOD, drained=Drained(notice=Order("AWS spot notice", 1_000_090.0)))
+    assert status.state(snap) == "drained"
+    assert status.headline(snap) == "Drained by AWS spot notice"
+    assert "DRAINED by AWS spot notice 10s ago" in text(snap)
+    assert "Back when its cloud says so." in text(snap)
+    assert "vmoor resume" not in text(snap)
+    assert status.document(snap)["reachable"] is False
+
+
+def test_a_vm_that_has_not_heard_its_cloud_says_so() -> None:
+    """Nothing of it is in the mesh yet, and no step is to blame."""
+    snap = replace(GOOD, drained=Drained(hold=True), entries=())
+    assert status.state(snap) == "not-moored"
+    assert status.headline(snap) == "Mooring: the cloud's metadata were not read yet"
