@@ -67,5 +67,5 @@ fmt: $(VENV) ## format the code
 clean: ## remove what was built in the checkout (caches outside stay)
 	@rm -rf dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-$(VENV): tests/tools.txt tests/tools.sh
+$(VENV):
 	@tests/tools.sh "$@"

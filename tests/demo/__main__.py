@@ -54,9 +54,14 @@ def _play(account: Account, *, keep: bool) -> None:
             account.heading("A service that only Consul knows of")
             catalog.Catalog(stage, client, webs[1], account).play()
             account.heading("A VM dies")
-            death.Death(stage, client, webs[1], account).play()
+            end = death.Death(stage, client, webs[1], webs[0], account)
+            end.play()
+            account.heading("Another is shut down")
+            end.leave()
         account.summary()
         if keep:
+            if not webs[0].alive:
+                webs[0].boot()
             account.heading(
                 "It keeps running; Ctrl-C ends it and removes everything. Look around:"
             )
