@@ -81,7 +81,7 @@ class Mooring:
         self._found = Cells()
         self._others = {name: Cell(Found(ready=False)) for name in ("consul", "file", "exec")}
         self._bells: dict[str, Bell] = {}
-        self._cluster = self._kube()
+        self._cluster = Kube(kube.of_agent(parts.credentials.get, self._workload))
         self._finish_leaving()
         settings = parts.settings.get()
         self._draining = Draining(
@@ -94,7 +94,7 @@ class Mooring:
         }  # fmt: skip
         self._heartbeat = Heartbeat(
             label=parts.label, lock=parts.lock, beat=parts.beat, pace=parts.pace,
-            drained=parts.drained, cluster=self._kube(), random=random.random, **shared,
+            drained=parts.drained, cluster=self._cluster, random=random.random, **shared,
         )  # fmt: skip
         self._pacing = self._make_pacing()
         self._registration = self._make_registration(shared)
@@ -130,7 +130,7 @@ class Mooring:
         parts = self._parts
         claiming = Claiming(
             address=parts.address, lock=parts.lock, pace=parts.pace, label=parts.label,
-            claimed=parts.claimed, cluster=self._kube(), random=random.random, **shared,
+            claimed=parts.claimed, cluster=self._cluster, random=random.random, **shared,
         )  # fmt: skip
         yield self._loop("proxy", self._proxy(shared).reconcile)
         yield self._loop("heartbeat", self._heartbeat.reconcile, longest=self._beats)
@@ -212,9 +212,6 @@ class Mooring:
             self._heartbeat.last_beat(LAST_BEAT_S)
         except errors.VmoorError as e:
             log.warning("Cannot send the last beat: %s", e)
-
-    def _kube(self) -> Kube:
-        return Kube(kube.of_agent(self._parts.credentials.get, self._workload))
 
     def _workload(self) -> Optional[Workload]:
         settings = self._parts.settings.get()
@@ -349,14 +346,14 @@ class Mooring:
             credentials=self._parts.credentials,
             observed=self._observed,
             machine=self._machine,
-            cluster=self._kube(),
+            cluster=self._cluster,
         )
 
     def _make_pacing(self) -> Pacing:
         parts = self._parts
         return Pacing(
             settings=parts.settings, credentials=parts.credentials, pace=parts.pace,
-            cluster=self._kube(), clock=parts.clock,
+            cluster=self._cluster, clock=parts.clock,
         )  # fmt: skip
 
     def _make_lookout(self) -> Lookout:
@@ -364,7 +361,7 @@ class Mooring:
         return Lookout(
             settings=parts.settings, discovered=parts.discovered, registered=parts.registered,
             sights=parts.sights, lock=parts.lock, beat=parts.beat, machine=self._machine,
-            envoy=EnvoyAdmin(), cluster=self._kube(), clock=parts.clock,
+            envoy=EnvoyAdmin(), cluster=self._cluster, clock=parts.clock,
         )  # fmt: skip
 
     def _selectors(self) -> Selectors:
@@ -372,7 +369,7 @@ class Mooring:
         return Selectors(
             settings=parts.settings, verdicts=parts.verdicts, drained=parts.drained,
             sights=parts.sights, selections=parts.selections, machine=self._machine,
-            cluster=self._kube(), clock=parts.clock,
+            cluster=self._cluster, clock=parts.clock,
         )  # fmt: skip
 
     def _connect(self) -> None:

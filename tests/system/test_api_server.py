@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -44,6 +45,19 @@ class Unprepared(Fleet):
 def unprepared(fleet: Fleet) -> Iterator[Unprepared]:
     with Unprepared(fleet.stage, "late") as late:
         yield late
+
+
+def test_a_moored_vm_has_two_connections(fleet: Fleet, web: Machine) -> None:
+    """One that is kept, and that of its watch: of ten thousand VMs the API server has 20 000."""
+    port = f":{urlsplit(fleet.kube.url).port:04X} 01"
+    web.wait(lambda: _open(web, port) == 2, 20, "two connections")
+    harness.beats(fleet, web, 3)
+    assert _open(web, port) == 2
+
+
+def _open(vm: Machine, remote: str) -> int:
+    """Established connections whose other side ends like this in /proc/net/tcp."""
+    return sum(remote in line for line in vm.run("cat", "/proc/net/tcp").stdout.splitlines())
 
 
 @pytest.mark.parametrize("outage", OUTAGES)

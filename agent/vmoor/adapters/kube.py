@@ -1,13 +1,15 @@
 """The API server over HTTP, in one namespace or in all, with whatever token there is now.
 
-One object of this class is one connection: heartbeat, registration and the watch each have their
-own, so that none waits for the other. It judges nothing; it says what the server's refusal means.
+Any thread may ask. One connection is kept; who finds it in use opens another for that one request,
+and a watch has its own, so nobody waits for anybody: the beat must not for a list that hangs. It
+judges nothing; it says what the server's refusal means.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Optional
@@ -102,17 +104,21 @@ class _Line:
     """The connections to one list of servers."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._reached: tuple[object, object] = ((), "")  # server list and CA of the session
         self.servers = http.Servers(())
         self.session = http.Session()
         self.turn = 0  # which server of the list the watch asks
 
     def reach(self, access: Access) -> None:
-        if self._reached != (access.servers, access.ca):
-            self._reached = (access.servers, access.ca)
+        """The connections to those of before end with what is under way on them."""
+        with self._lock:
+            if self._reached == (access.servers, access.ca):
+                return
             self.session.close()
             self.servers = http.Servers(access.servers)
             self.session = http.Session(access.ca, access.ca_name)
+            self._reached = (access.servers, access.ca)
 
 
 class Kube:

@@ -56,17 +56,18 @@ class Reaper:
         leases: Cell[Sight[Pulse]] = Cell(Sight())
         entries: Cell[Sight[Endpoint]] = Cell(Sight())
         latency, brakes = Cell(0.0), Cell[tuple[Brake, ...]](())
-        self._election = Election(identity, leadership, latency, self._kube(), clock)
+        cluster = Kube(self._access)
+        self._election = Election(identity, leadership, latency, cluster, clock)
         reaping = Reaping(
             leadership=leadership, leases=leases, entries=entries, latency=latency,
-            brakes=brakes, zone_loss=options.zone_loss, cluster=self._kube(), clock=clock,
+            brakes=brakes, zone_loss=options.zone_loss, cluster=cluster, clock=clock,
         )  # fmt: skip
         publishing = Publishing(
             identity=identity, budget=options.budget, leadership=leadership, leases=leases,
-            brakes=brakes, tell=notify.status, cluster=self._kube(), clock=clock,
+            brakes=brakes, tell=notify.status, cluster=cluster, clock=clock,
         )  # fmt: skip
-        watched = Watcher(Kind.LEASE, seen.pulse, leases, self._kube(), clock)
-        listed = Watcher(Kind.ENTRY, seen.endpoint, entries, self._kube(), clock)
+        watched = Watcher(Kind.LEASE, seen.pulse, leases, cluster, clock)
+        listed = Watcher(Kind.ENTRY, seen.endpoint, entries, cluster, clock)
         bell = Bell()
         brakes.rings(bell)
         self._loops = (
@@ -90,10 +91,6 @@ class Reaper:
             Loop("reaping", reaping.reconcile, Bell(), clock, longest=lambda: RETRY_S),
             Loop("publishing", publishing.reconcile, bell, clock, longest=lambda: LONGEST_S),
         )
-
-    def _kube(self) -> Kube:
-        """A connection of its own for each, so that none waits for the other."""
-        return Kube(self._access)
 
     def run(self) -> int:
         supervisor = Supervisor(self._clock, notify.watchdog)
