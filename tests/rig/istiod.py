@@ -12,7 +12,7 @@ import yaml
 from tests.rig.apiserver import ApiServer
 from tests.rig.ground import Ground
 from tests.rig.network import ADDRESS
-from tests.rig.process import Process
+from tests.rig.process import Process, wait_until
 
 NAMESPACE = "istio-system"
 DEFAULT_MESH_CONFIG: Mapping[str, Any] = {
@@ -55,7 +55,7 @@ def start(
     mesh.write_text(yaml.safe_dump({**DEFAULT_MESH_CONFIG, **mesh_config}))
     kubectl("create", "namespace", NAMESPACE)
     kubectl("create", "-f", str(ground.binaries.crds))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    wait_until(lambda: _established(kubectl), 30, "the CRDs")
     env = {
         "POD_NAME": "istiod-0",
         "POD_NAMESPACE": NAMESPACE,
@@ -85,3 +85,12 @@ def start(
         lambda: kubectl(*find_root, "-o", r"jsonpath={.data.root-cert\.pem}"), 20, "its root"
     )
     return Istiod(process, f"{ADDRESS}:15012", f"istiod.{NAMESPACE}.svc", root_ca, ground)
+
+
+def _established(kubectl: Callable[..., str]) -> bool:
+    """`kubectl wait` fails where the server has not written any condition yet."""
+    crds = json.loads(kubectl("get", "crd", "-o", "json"))["items"]
+    return all(
+        any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+        for conditions in (crd.get("status", {}).get("conditions") or () for crd in crds)
+    )
