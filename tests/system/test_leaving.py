@@ -313,6 +313,16 @@ def test_a_stream_that_does_not_end_is_cut_at_the_limit(
             assert stream.broken - began >= 4
 
 
+def test_who_is_served_by_a_proxy_that_dies_is_told(
+    fleet: Fleet, client: Machine, leaver: Machine, streams: tuple[str, str]
+) -> None:
+    """kill -9 of pilot-agent: Envoy ends before the capture rules, and with them the translation
+    of what is open, go; a stream that lost its end would hang for ever."""
+    with streaming(fleet, client, leaver, streams, "4s") as (_, inner, outer):
+        leaver.run("pkill", "-9", "-x", "pilot-agent")
+        leaver.wait(lambda: inner.live.broken and outer.live.broken, 5, "both streams' end")
+
+
 def test_a_killed_leave_is_finished_by_the_next_start(
     fleet: Fleet, client: Machine, leaver: Machine, streams: tuple[str, str]
 ) -> None:

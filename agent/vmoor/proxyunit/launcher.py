@@ -7,6 +7,7 @@ on a pipe that another user made, and then no listener is accepted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -131,6 +132,7 @@ class Launcher:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, with Envoy in it
         )
         self._started = time.monotonic()
         self._notify("READY=1")  # the root hook now waits beside us until Envoy is ready
@@ -147,7 +149,7 @@ class Launcher:
                 self._begin_stop()
             if ended not in readable:
                 self._look()
-        self._copier.join(1.0)  # what it said last is the reason why it ended
+        self._end_envoy()
         code = self._child.returncode
         return code if code >= 0 else 128 - code
 
@@ -185,6 +187,16 @@ class Launcher:
     def _signal(self, number: signal.Signals) -> None:
         self._killed = number
         self._child.send_signal(number)
+
+    def _end_envoy(self) -> None:
+        """pilot-agent may end before it has killed Envoy (its main returns while Run() still
+        selects, istio pkg/envoy/proxy.go). The capture rules go after us, and the NAT of what is
+        open with them: an end that Envoy met later would reach nobody, and peers hang.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        # Until the last one has let go of the pipe; what came by it is the reason why it ended.
+        self._copier.join(KILL_S)
 
     def _copy(self) -> None:
         pipe = self._child.stdout
