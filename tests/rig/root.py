@@ -28,6 +28,9 @@ PACKAGES = """
     python3-jeepney python3-jinja2 python3-jsonschema python3-psutil python3-requests
     python3-systemd python3-yaml sudo systemd systemd-sysv
 """
+# A kernel would bring kmod, without which Debian 13's systemd-modules-load fails; the others are
+# for tests/system/test_trixie.py.
+OF_RELEASE = {"bookworm": "", "trixie": " kmod needrestart unattended-upgrades"}
 
 # networkd-wait-online would hold the boot for 2 minutes: nobody but the rig configures the link.
 # The hotplug socket fails in a container, which has no udev.
@@ -81,7 +84,8 @@ class Disk:
 
 
 def debian(tell: Tell = print, release: str = "bookworm") -> Disk:
-    recipe = PACKAGES + CUSTOMIZE + ("" if release == "bookworm" else release)
+    packages = PACKAGES + OF_RELEASE[release]
+    recipe = packages + CUSTOMIZE + ("" if release == "bookworm" else release)
     folder = build.CACHE / "roots" / _digest(recipe)
 
     def make(scratch: Path) -> Path:
@@ -89,7 +93,7 @@ def debian(tell: Tell = print, release: str = "bookworm") -> Disk:
         hook.write_text(CUSTOMIZE)
         run(
             ["mmdebstrap", "--quiet", "--variant=minbase",
-             "--include=" + ",".join(PACKAGES.split()),
+             "--include=" + ",".join(packages.split()),
              f'--customize-hook=sh {hook} "$1"', release, str(scratch / "root")],
             timeout=_BUILD_TIMEOUT,
         )  # fmt: skip
