@@ -4,7 +4,7 @@ set -euo pipefail
 venv=$1
 needed="python3-venv python3-hvac python3-requests python3-jinja2 python3-click python3-psutil
 python3-systemd python3-yaml python3-jsonschema python3-jeepney python3-cryptography python3-h2
-python3-grpcio shellcheck"
+python3-grpcio python3-prometheus-client shellcheck"
 missing=()
 for p in $needed; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from vmoor import __version__, places
-from vmoor.adapters import children, journal, notify
+from vmoor.adapters import children, journal, metrics, notify
 from vmoor.adapters.clock import SystemClock
 from vmoor.adapters.files import LocalFiles
 from vmoor.adapters.host import LocalHost
 from vmoor.config.settings import Settings, Sources
 from vmoor.controllers import status as status_controller
 from vmoor.controllers.configuration import Configuration
+from vmoor.controllers.metrics import Metrics, Server
 from vmoor.controllers.status import Status
 from vmoor.model.claim import Claimed
 from vmoor.model.credential import Credentials
@@ -24,6 +25,7 @@ from vmoor.model.health import Verdict
 from vmoor.model.identity import IdentityState
 from vmoor.model.lease import Beat, Lock, Pace
 from vmoor.model.machine import Machine
+from vmoor.model.metrics import of_agent
 from vmoor.model.proxy import ProxyState
 from vmoor.model.selection import Selection
 from vmoor.model.sight import Sight
@@ -67,10 +69,11 @@ class Parts:
             places.ACCEPTED,
             self.host.machine,
             self.machine,
-            lambda settings: journal.set_level(settings.log_level),
+            self._taken,
         )
         self.status = Status(self.snapshot, notify.status, self.files, self.clock)
         self._config = Loop("config", self._configuration.reconcile, Bell(), self.clock)
+        self._metrics: Optional[Loop] = None
         told = (self.settings, self.machine, self.credentials, self.identity, self.discovered,
                 self.proxy, self.verdicts, self.lock, self.beat, self.pace, self.registered,
                 self.sights, self.selections, self.drained)  # fmt: skip
@@ -91,6 +94,23 @@ class Parts:
         """Without those of sources that are not configured: such a loop has its source's name."""
         lacks = settings.lacks if settings else Sources().lacks
         return [loop for loop in self._steps if not lacks(loop.name)]
+
+    def _taken(self, settings: Settings) -> None:
+        journal.set_level(settings.log_level)
+        if settings.metrics_listen and self._metrics is None:
+            controller = Metrics(self._metrics_listen, self._listen)
+            bell = Bell(controller.changed)
+            self._metrics = Loop("metrics", controller.reconcile, bell, self.clock, detached=True)
+            self.settings.rings(bell)
+            self.show(self._metrics)
+            self.supervisor.start([self._metrics])
+
+    def _metrics_listen(self) -> str:
+        settings = self.settings.get()
+        return settings.metrics_listen if settings else ""
+
+    def _listen(self, address: str) -> Server:
+        return metrics.listen(address, lambda: of_agent(self.status.look()))
 
     def reload(self) -> None:
         self._configuration.reload()

@@ -25,8 +25,8 @@ from tests.rig.process import run
 PACKAGES = """
     ca-certificates cloud-init curl dbus iproute2 iptables iputils-ping netcat-openbsd
     openssh-server polkitd procps python3 python3-click python3-grpcio python3-h2 python3-hvac
-    python3-jeepney python3-jinja2 python3-jsonschema python3-psutil python3-requests
-    python3-systemd python3-yaml sudo systemd systemd-sysv
+    python3-jeepney python3-jinja2 python3-jsonschema python3-prometheus-client python3-psutil
+    python3-requests python3-systemd python3-yaml sudo systemd systemd-sysv
 """
 # A kernel would bring kmod, without which Debian 13's systemd-modules-load fails; the others are
 # for tests/system/test_trixie.py.

@@ -15,6 +15,7 @@ from vmoor.model.service import Workload
 from tests import reapers
 from tests.reapers import Reaper, Sims
 from tests.rig.machine import Machine
+from tests.rig.network import ADDRESS
 from tests.rig.process import wait_until
 from tests.stage import kill_main
 from tests.system import harness
@@ -22,6 +23,7 @@ from tests.system.fleet import PORT, Fleet
 
 LEASE_S = 10.0
 IN_TIME_S = 11.0  # a lease and a second, from the last sign of life
+METRICS = f"{ADDRESS}:9478"
 SETTLED_S = 21.0  # two leases: a reaper that has just started removes nothing before
 
 
@@ -33,7 +35,8 @@ def token(fleet: Fleet) -> Path:
 @pytest.fixture(scope="module")
 def reaper(fleet: Fleet, token: Path) -> Iterator[Reaper]:
     """One for the module, behind its fault proxy, that has been looking for two leases."""
-    with Reaper(fleet.rig, token, server=fleet.kube.url) as reaper:
+    where = f"--metrics-listen={METRICS}"
+    with Reaper(fleet.rig, token, where, server=fleet.kube.url) as reaper:
         wait_until(lambda: reapers.leader(fleet.rig), 30, "a leader")
         time.sleep(SETTLED_S)
         yield reaper
@@ -190,11 +193,21 @@ def test_most_of_the_vms_are_not_removed(
     took = time.monotonic() - began
     print(f"6 of 10: brake told after {took:.2f} s: {_brakes(fleet)}")
     assert took <= LEASE_S
+    brake = f'vmoor_fleet_brake{{scope="{fleet.namespace}/web"}} 1.0'
+    assert brake in _metrics(fleet)
     time.sleep(2 * LEASE_S)
     assert listed(fleet, client, some) == some.healthy() == set(some.all)
+    told = _metrics(fleet)
+    assert {brake, 'vmoor_fleet_vms{state="silent"} 6.0', "vmoor_fleet_leader 1.0"} <= set(told)
     some.live(dead)
     wait_until(lambda: not _brakes(fleet), 20, "the end of the brake", period=0.1)
+    assert 'vmoor_fleet_brake{scope="the mesh"} 0.0' in _metrics(fleet)
+    assert brake not in _metrics(fleet)
     assert listed(fleet, client, some) == some.healthy() == set(some.all)
+
+
+def _metrics(fleet: Fleet) -> list[str]:
+    return fleet.rig.http("GET", f"http://{METRICS}/metrics").text.splitlines()
 
 
 def _brakes(fleet: Fleet) -> list[dict[str, object]]:
@@ -321,7 +334,7 @@ def test_the_packaged_unit_watches(
     web.write(
         "/etc/default/vmoor-reaper",
         f'VMOOR_REAPER_OPTIONS="--server={fleet.rig.kube.url} --ca=/etc/vmoor-reaper/ca.pem '
-        '--token-file=/etc/vmoor-reaper/token --budget=1"\n',
+        '--token-file=/etc/vmoor-reaper/token --budget=1 --metrics-listen=127.0.0.1:9478"\n',
     )
     assert web.unit_property("vmoor-reaper.service", "ActiveState") == "inactive"
     web.run("systemctl", "start", "vmoor-reaper")
@@ -332,6 +345,7 @@ def test_the_packaged_unit_watches(
     web.wait(lambda: "unit0" not in some.healthy(), 20, "it to act", period=0.2)
     status = web.unit_property("vmoor-reaper.service", "StatusText")
     assert status.startswith("Watching "), status
+    assert "vmoor_fleet_removals_total 1.0" in web.run("curl", "-sS", "127.0.0.1:9478").stdout
     web.wait(lambda: _beat_of(fleet, web) > LEASE_S, 90, "a longer lease", period=0.5)
     print(f"budget of 1 beat a second: a lease of {_beat_of(fleet, web)} s")
     assert fleet.in_mesh(client, web)

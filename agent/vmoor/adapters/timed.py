@@ -156,10 +156,10 @@ class _Paced:
         self._left = left
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_PacedReads(self._sock, self._left))
+        return io.BufferedReader(PacedReads(self._sock, self._left))
 
 
-class _PacedReads(io.RawIOBase):
+class PacedReads(io.RawIOBase):
     def __init__(self, sock: socket.socket, left: Left) -> None:
         super().__init__()
         self._sock = sock

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from vmoor.adapters.metrics import PACKAGE
 from vmoor.adapters.units import load_state
 from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
@@ -27,7 +28,7 @@ def lacking(settings: Settings, load_state: Callable[[str], str] = load_state) -
         *_units(services, load_state),
         *_groups(services),
         *_programs(settings),
-        *_libraries(services),
+        *_libraries(services, settings.metrics_listen),
     ]
 
 
@@ -75,7 +76,9 @@ def _programs(settings: Settings) -> Iterator[str]:
             yield f"{key}: {path} is not an executable file"
 
 
-def _libraries(services: Sequence[Service]) -> Iterator[str]:
+def _libraries(services: Sequence[Service], metrics_listen: str) -> Iterator[str]:
     asked = [s.name for s in services if any(isinstance(c.probe, GrpcProbe) for c in s.checks)]
     if asked and importlib.util.find_spec("h2") is None:
         yield f"the grpc check of {', '.join(asked)} needs python3-h2: apt install python3-h2"
+    if metrics_listen and importlib.util.find_spec("prometheus_client") is None:
+        yield f"metrics.listen needs {PACKAGE}: apt install {PACKAGE}"

@@ -9,7 +9,17 @@ import click
 from vmoor import errors
 from vmoor.adapters import account
 from vmoor.config.facts import refuse_server
+from vmoor.model import metrics
 from vmoor.model.reaper import fleet
+
+
+def _listen(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        if value:
+            metrics.address(value)
+        return value
+    except ValueError as e:
+        raise click.BadParameter(f"{value!r} {e}") from None
 
 
 @click.command()
@@ -36,12 +46,20 @@ from vmoor.model.reaper import fleet
     show_default=True,
     help="When all silent VMs are those of one zone, and all others live.",
 )
+@click.option(
+    "--metrics-listen",
+    metavar="ADDR:PORT",
+    default="",
+    callback=_listen,
+    help="Serve metrics for Prometheus there, such as 127.0.0.1:9478.",
+)
 def reaper(
     server: Optional[str],
     ca: Optional[str],
     token_file: Optional[str],
     budget: float,
     zone_loss: str,
+    metrics_listen: str,
 ) -> None:
     """Take VMs that fell silent out of the mesh.
 
@@ -62,6 +80,7 @@ def reaper(
         token_file=token_file or f"{account.MOUNTED}/token",
         budget=budget,
         zone_loss=zone_loss == "remove",
+        metrics_listen=metrics_listen,
     )
     unusable = account.unusable(options.ca, options.token_file)
     for fault in unusable:

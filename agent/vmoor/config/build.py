@@ -64,6 +64,7 @@ def settings_from(document: Document) -> Settings:
         leave=Leave(**document.get("leave", {})),
         drain_timeout=seconds(document.get("drain", {}).get("timeout", DRAIN)),
         hooks={name: tuple(argv) for name, argv in document.get("hooks", {}).items()},
+        metrics_listen=document.get("metrics", {}).get("listen", ""),
     )
 
 

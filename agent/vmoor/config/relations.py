@@ -15,6 +15,7 @@ from vmoor.config import build, facts, labels
 from vmoor.config.durations import seconds
 from vmoor.config.problems import Finding, Where, about, listed, shown
 from vmoor.config.settings import CLOUD_PUBLIC
+from vmoor.model import metrics
 from vmoor.model.machine import GENERIC_NAMES
 from vmoor.model.service import PROXY_PORTS
 
@@ -42,6 +43,7 @@ def findings(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _drain(document.get("drain", {}).get("timeout"))
     for name, command in document.get("hooks", {}).items():
         yield from _program(("hooks", name), command)
+    yield from _metrics(document.get("metrics", {}).get("listen"), services)
     cidrs = document.get("interception", {}).get("exclude", {}).get("cidrs", ())
     for i, cidr in enumerate(cidrs):
         if cidr is not None:
@@ -56,6 +58,20 @@ def _drain(timeout: Optional[str]) -> Iterator[Finding]:
     if timeout is not None and seconds(timeout) > LONGEST_DRAIN_S:
         words = f"{timeout} is longer than systemd waits for a stop (at most {LONGEST_DRAIN_S:g}s)"
         yield _finding(("drain", "timeout"), words)
+
+
+def _metrics(listen: Optional[str], services: Mapping[str, Any]) -> Iterator[Finding]:
+    if listen is None:
+        return
+    at: Where = ("metrics", "listen")
+    try:
+        _, port = metrics.address(listen)
+    except ValueError as e:
+        yield _finding(at, f"{shown(listen)} {e}")
+        return
+    for name, service in services.items():
+        if port in build.ports_of(service).values():
+            yield _finding(at, f"{port} is already the port of service '{name}'; choose another")
 
 
 def _vault(vault: Mapping[str, Any]) -> Iterator[Finding]:

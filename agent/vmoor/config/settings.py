@@ -144,10 +144,12 @@ class Settings:
     leave: Leave = field(default_factory=Leave)
     drain_timeout: float = 30.0  # seconds
     hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # commands, by name
+    metrics_listen: str = ""  # HOST:PORT; "" = not served
 
     def lacks(self, step: str) -> bool:
-        """Whether this step is that of a source or a watch that is not configured."""
-        return self.sources.lacks(step) or (step == "notices" and not self.noticing)
+        """Whether this step is that of something that is not configured."""
+        given = {"notices": self.noticing, "metrics": bool(self.metrics_listen)}
+        return self.sources.lacks(step) or not given.get(step, True)
 
     @property
     def noticing(self) -> bool:

@@ -37,7 +37,7 @@ class Status:
         self._moored = self._told = False
 
     def reconcile(self) -> Settled:
-        snap = replace(self._snapshot(), before=self._moored)
+        snap = self.look()
         document = status.document(snap)
         self._files.write(PATH, json.dumps(document).encode(), 0o644)
         if document["headline"] != self._headline:
@@ -46,6 +46,10 @@ class Status:
         self._milestones(snap)
         self._transition(document)
         return Settled(document["state"], CALM_S)
+
+    def look(self) -> status.Snapshot:
+        """What is so now, also for other threads."""
+        return replace(self._snapshot(), before=self._moored)
 
     def left(self) -> None:
         """The last word of an agent that has taken its VM out of the mesh; loops have ended."""

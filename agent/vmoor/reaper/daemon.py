@@ -7,16 +7,21 @@ import os
 import secrets
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
 
 from vmoor import __version__, errors
-from vmoor.adapters import account, journal, notify, signals
+from vmoor.adapters import account, journal, metrics, notify, signals
 from vmoor.adapters.clock import SystemClock
 from vmoor.adapters.kube import Kube
+from vmoor.controllers.metrics import Metrics
+from vmoor.controllers.status import steps
+from vmoor.model.metrics import Family, build, failing
 from vmoor.model.reaper import MANAGER, NAMESPACE, seen
 from vmoor.model.reaper.decision import Brake
 from vmoor.model.reaper.election import RETRY_S, Leadership
+from vmoor.model.reaper.metrics import of_reaper, of_vms
 from vmoor.model.reaper.seen import Endpoint, Pulse
 from vmoor.ports import Kind
 from vmoor.reaper.election import Election
@@ -41,6 +46,7 @@ class Options:
     token_file: str
     budget: float
     zone_loss: bool
+    metrics_listen: str = ""  # HOST:PORT; "" = not served
 
 
 class Reaper:
@@ -52,15 +58,17 @@ class Reaper:
             remedy="vmoor admin manifests --reaper | kubectl apply -f -",
         )  # fmt: skip
         identity = f"{os.uname().nodename}_{secrets.token_hex(4)}"
-        leadership: Cell[Leadership] = Cell(Leadership())
-        leases: Cell[Sight[Pulse]] = Cell(Sight())
-        entries: Cell[Sight[Endpoint]] = Cell(Sight())
-        latency, brakes = Cell(0.0), Cell[tuple[Brake, ...]](())
+        self._leadership = leadership = Cell(Leadership())
+        self._leases = leases = Cell[Sight[Pulse]](Sight())
+        self._entries = entries = Cell[Sight[Endpoint]](Sight())
+        self._brakes = brakes = Cell[tuple[Brake, ...]](())
+        self._removals, latency = Cell(0), Cell(0.0)
         cluster = Kube(self._access)
         self._election = Election(identity, leadership, latency, cluster, clock)
         reaping = Reaping(
             leadership=leadership, leases=leases, entries=entries, latency=latency,
-            brakes=brakes, zone_loss=options.zone_loss, cluster=cluster, clock=clock,
+            brakes=brakes, removals=self._removals, zone_loss=options.zone_loss,
+            cluster=cluster, clock=clock,
         )  # fmt: skip
         publishing = Publishing(
             identity=identity, budget=options.budget, leadership=leadership, leases=leases,
@@ -90,7 +98,26 @@ class Reaper:
             ),
             Loop("reaping", reaping.reconcile, Bell(), clock, longest=lambda: RETRY_S),
             Loop("publishing", publishing.reconcile, bell, clock, longest=lambda: LONGEST_S),
+            *self._serving(options.metrics_listen),
         )
+
+    def _serving(self, where: str) -> Iterator[Loop]:
+        if where:
+            metered = Metrics(lambda: where, lambda at: metrics.listen(at, self._told))
+            yield Loop("metrics", metered.reconcile, Bell(), self._clock, detached=True)
+
+    def _told(self) -> Iterator[Family]:
+        """To Prometheus. Of VMs that are not seen now nothing is said."""
+        now, leases, entries = self._clock.now(), self._leases.get(), self._entries.get()
+        yield build(__version__)
+        yield failing(steps(self._loops))
+        yield from of_reaper(
+            leads=self._leadership.get().acts(now),
+            brakes=self._brakes.get(),
+            removals=self._removals.get(),
+        )
+        if entries.live and not leases.silent(now):
+            yield of_vms(now, leases.things.values(), entries.things.values())
 
     def run(self) -> int:
         supervisor = Supervisor(self._clock, notify.watchdog)

@@ -52,6 +52,7 @@ class Reaping:
         entries: Cell[Sight[Endpoint]],
         latency: Cell[float],
         brakes: Cell[tuple[Brake, ...]],
+        removals: Cell[int],
         zone_loss: bool,
         cluster: Cluster,
         clock: Clock,
@@ -61,6 +62,7 @@ class Reaping:
         self._entries = entries
         self._latency = latency
         self._brakes = brakes
+        self._removals = removals
         self._zone_loss = zone_loss
         self._cluster = cluster
         self._clock = clock
@@ -184,6 +186,7 @@ class Reaping:
         written = namespace.apply(
             Kind.ENTRY, body, force=True, status=True, manager=MANAGER, deadline=self._deadline()
         )
+        self._removals.set(self._removals.get() + 1)
         log.warning("Entry %s of VM %s: out of the mesh, %s", endpoint.name, endpoint.vm, since)
         self._event(namespace, written, f"out of the mesh, {since}")
 

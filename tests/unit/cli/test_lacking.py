@@ -72,3 +72,12 @@ def test_a_grpc_check_wants_its_library(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     (warning,) = said(tmp_path, {}, services=web)
     assert warning == "the grpc check of web needs python3-h2: apt install python3-h2"
+
+
+def test_metrics_want_their_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told with the package: all else runs without it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    metrics = {"listen": "127.0.0.1:9478"}
+    (warning,) = said(tmp_path, {}, services=services(), metrics=metrics)
+    package = "python3-prometheus-client"
+    assert warning == f"metrics.listen needs {package}: apt install {package}"

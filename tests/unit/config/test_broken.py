@@ -22,6 +22,26 @@ ADDED: dict[str, tuple[Union[str, bytes], list[str]]] = {
         "vault:\n  addrez: x\n",
         ["20.yaml:2: vault: unknown key 'addrez', did you mean 'address'?"],
     ),
+    "metrics without an address": (
+        "metrics: {}\n",
+        ["""20.yaml:1: metrics: 'listen' is missing, add `listen: "127.0.0.1:9478"`"""],
+    ),
+    "metrics at a name": (
+        "metrics: {listen: 'localhost:9478'}\n",
+        [
+            "20.yaml:1: metrics.listen: 'localhost:9478' is not an address and a port such as 127.0.0.1:9478"
+        ],
+    ),
+    "metrics at a port of the proxy": (
+        "metrics: {listen: '127.0.0.1:15090'}\n",
+        [
+            "20.yaml:1: metrics.listen: '127.0.0.1:15090' has 15090, a port of the proxy itself; choose another"
+        ],
+    ),
+    "metrics at a service's port": (
+        "metrics: {listen: '0.0.0.0:8080'}\n",
+        ["20.yaml:1: metrics.listen: 8080 is already the port of service 'web'; choose another"],
+    ),
     "unknown key, far": (
         "log:\n  zzz: 1\n",
         ["20.yaml:2: log: unknown key 'zzz', known here: level"],

@@ -380,7 +380,7 @@ def test_child_process_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (wrong["none"], wrong["problems"][0]) == (
         False,
         f"{tmp_path}/conf.d/10.yaml:1: unknown key 'a', known here: drain, hooks, interception, "
-        "leave, log, mesh, proxy, services, sources, vault, vm, workload",
+        "leave, log, mesh, metrics, proxy, services, sources, vault, vm, workload",
     )
     write(tmp_path, **{"10": GOOD})
     assert loading.main([str(tmp_path)]) == 0

@@ -83,11 +83,13 @@ class Reaper:
         self.leases: Cell[Sight[Pulse]] = Cell(Sight())
         self.entries: Cell[Sight[Endpoint]] = Cell(Sight())
         self.latency, self.brakes = Cell(0.0), Cell[tuple[Brake, ...]](())
+        self.removals = Cell(0)
         self.told: list[str] = []
         self.election = Election(identity, self.leadership, self.latency, cluster, clock)
         self.reaping = Reaping(
             leadership=self.leadership, leases=self.leases, entries=self.entries,
-            latency=self.latency, brakes=self.brakes, zone_loss=True, cluster=cluster, clock=clock,
+            latency=self.latency, brakes=self.brakes, removals=self.removals, zone_loss=True,
+            cluster=cluster, clock=clock,
         )  # fmt: skip
         self.publishing = Publishing(
             identity=identity, budget=300.0, leadership=self.leadership, leases=self.leases,

@@ -107,7 +107,7 @@ def _row(
     age = None if at is None else max(0.0, now - at)
     return Row(
         vm,
-        _state(pulse, age, [e for e, _ in owned]),
+        state(pulse, age, expired=any(e.expired for e, _ in owned)),
         age,
         services,
         version=str(entry.notes(thing).get(lease.VERSION, "")),
@@ -118,8 +118,11 @@ def _row(
     )
 
 
-def _state(pulse: Pulse, age: Optional[float], owned: Sequence[Endpoint]) -> str:
-    """`dead`: the reaper has taken it out. `gone`: and deleted what it had."""
+def state(pulse: Pulse, age: Optional[float], *, expired: bool) -> str:
+    """One of STATES for a VM whose last beat is that old; `expired`: one of its entries is.
+
+    `dead`: the reaper has taken it out. `gone`: and deleted what it had.
+    """
     silent = age is None or age > pulse.duration
     if pulse.grave is not None:
         return "gone"
@@ -127,7 +130,7 @@ def _state(pulse: Pulse, age: Optional[float], owned: Sequence[Endpoint]) -> str
         return "drained"
     if not pulse.holder:
         return "left"
-    if any(endpoint.expired for endpoint in owned) and silent:
+    if expired and silent:
         return "dead"
     return "silent" if silent else "beats"
 
