@@ -29,6 +29,9 @@ CALL_S = 5.0
 CALM_S = 300.0
 # Between two looks, doubled up to 16 minutes: what a Sidecar hides on purpose is unseen for ever.
 LOOK_S, DOUBLINGS = 30.0, 5
+GATHER_S = (
+    3.0  # the same for a service that was not looked for yet; who comes meanwhile comes along
+)
 
 
 class Selectors:
@@ -53,7 +56,7 @@ class Selectors:
         self._cluster = cluster
         self._clock = clock
         self._judged: Mapping[str, Selection] = {}
-        self._unseen: Sequence[str] = ()
+        self._known: frozenset[str] = frozenset()  # unseen, and looked for since they are
         self._looked, self._looks = -LOOK_S, 0
 
     def reconcile(self) -> Settled:
@@ -68,11 +71,13 @@ class Selectors:
             if drained.of(name) is None
         }
         unseen = [name for name, at in overdue.items() if now >= at]
-        if unseen != self._unseen:
-            self._unseen, self._looks = unseen, 0
+        self._known = self._known.intersection(unseen)
+        if not self._known.issuperset(unseen):
+            self._looks = 0
         if unseen and now >= self._due():
             self._judged = self._look(settings, unseen)
             self._looked, self._looks = now, self._looks + 1
+            self._known = frozenset(unseen)
         listed = {name: selection.LISTED for name, seen in sights.items() if seen.listed}
         judged = {name: self._judged[name] for name in unseen if name in self._judged}
         self._selections.set({**listed, **judged})
@@ -82,7 +87,9 @@ class Selectors:
         return Settled(f"{len(unseen)} in no list", min(soonest) - now)
 
     def _due(self) -> float:
-        return self._looked + LOOK_S * 2.0 ** min(DOUBLINGS, max(0, self._looks - 1))
+        if not self._looks:
+            return self._looked + GATHER_S
+        return self._looked + LOOK_S * 2.0 ** min(DOUBLINGS, self._looks - 1)
 
     def _look(self, settings: Settings, unseen: Sequence[str]) -> Mapping[str, Selection]:
         workload, vm = settings.workload, self._machine.name

@@ -98,6 +98,31 @@ def test_it_looks_less_and_less_often() -> None:
     assert world.look() == selectors.LOOK_S
 
 
+def test_who_comes_just_after_a_look_does_not_wait_for_the_next() -> None:
+    """Those that become unseen within seconds share a look; one that comes back into a list does
+    not make another."""
+    world = World()
+    world.overdue()
+    world.look()
+    web = world.verdicts.get()["web"]
+    begun = world.clock.now() - OVERDUE_S
+    world.clock.pass_by(1.0)
+    world.verdicts.set({"web": web, "a": replace(web, since=begun + 1)})
+    world.sights.set({"web": Sight(), "a": Sight()})
+    assert world.look() == pytest.approx(selectors.GATHER_S - 1.0)
+    world.clock.pass_by(1.0)
+    world.verdicts.set({**world.verdicts.get(), "b": replace(web, since=begun + 2)})
+    world.sights.set({"web": Sight(), "a": Sight(), "b": Sight()})
+    again = world.look()
+    assert world.lists() == LISTS
+    world.clock.pass_by(again)
+    assert world.look() == selectors.LOOK_S
+    assert world.lists() == 2 * LISTS
+    world.sights.set({"web": Sight(), "a": Sight(), "b": Sight(listed=True, agreed=1.0)})
+    assert world.look() == selectors.LOOK_S
+    assert world.lists() == 2 * LISTS
+
+
 def test_without_the_right_it_tells_what_it_can() -> None:
     """No failure, and it asks again: somebody may grant it."""
     world = World()
