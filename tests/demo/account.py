@@ -89,7 +89,7 @@ class Account:
         missing = [line for _, _, line in self._all() if not line.seen]
         took = f"{time.monotonic() - self._began:.0f} s"
         if missing:
-            self._print(self._paint(f"\n{len(missing)} lines were not seen; {took} in all.", RED))
+            self._print(self._paint(f"\nnot seen: {len(missing)}; {took} in all.", RED))
         else:
             self._print(self._paint(f"\nEverything above was seen; {took} in all.", GREEN))
 

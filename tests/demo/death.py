@@ -19,7 +19,7 @@ OUT = "power cut of web-2: out of the client's Envoy"
 ANSWERS = "requests failed in the second after"
 BACK = "powered on again: web-2 in the client's Envoy"
 LEFT = "poweroff of web-1: out of the client's Envoy"
-UNFELT = "requests failed meanwhile, and in the second after (`--retries` is still on)"
+UNFELT = "requests failed meanwhile, and in the second after it"
 CLAIMS = (OUT, ANSWERS, BACK, LEFT, UNFELT)
 LATEST_S = 11.0  # its lease and a second
 
