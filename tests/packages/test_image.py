@@ -22,7 +22,7 @@ dpkg --purge vmoor </dev/null
 getent passwd vmoor vmoor-exec istio-proxy | cut -d: -f1,6,7
 snapshot >/after
 """
-NOTED = ("/after ", "/var/log/dpkg.log ")
+NOTED = ("/after ", "/var/log/dpkg.log ", "/run/needrestart")
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
