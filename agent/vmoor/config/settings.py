@@ -106,6 +106,7 @@ class ProxySettings(NamedTuple):
 class Interception(NamedTuple):
     mode: str = "redirect"  # redirect | none
     dns_capture: bool = True
+    ipv6: str = "open"  # | closed
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,10 @@ class Settings:
     drain_timeout: float = 30.0  # seconds
     hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # commands, by name
     metrics_listen: str = ""  # HOST:PORT; "" = not served
+
+    @property
+    def closes_ipv6(self) -> bool:
+        return self.interception.mode != "none" and self.interception.ipv6 == "closed"
 
     def lacks(self, step: str) -> bool:
         """Whether this step is that of something that is not configured."""

@@ -194,6 +194,9 @@ class Proxy:
         same = (old.live, old.invocation_id) == (live, unit.invocation_id)
         running = self._running()
         pending = bool(self._digest) and running.get("digest", self._digest) != self._digest
+        closed = rules.get("ipv6") == "closed"
+        settings = self._settings.get()
+        pending = pending or (settings is not None and closed is not settings.closes_ipv6)
         self._state.set(
             ProxyState(
                 live=live,
@@ -201,7 +204,9 @@ class Proxy:
                 invocation_id=unit.invocation_id,
                 since=old.since if same else self._since(unit, old),
                 restart_pending=live and pending,
-                mode=str(rules.get("mode", "")) + (" + DNS" if rules.get("dns") else ""),
+                mode=str(rules.get("mode", ""))
+                + (" + DNS" if rules.get("dns") else "")
+                + (", IPv6 closed" if closed else ""),
             )
         )
 

@@ -19,17 +19,20 @@ METADATA = ("169.254.169.254/32", "fd00:ec2::254/128")  # clouds' instance metad
 def argv(
     found: settings.Settings, backend: str, uid: int, gid: int, ssh: Iterable[int]
 ) -> list[str]:
-    inbound = {SSH_PORT, *PROXY_PORTS, *ssh, *found.inbound_ports}
     arguments = [
         found.pilot_agent, "istio-iptables",
         "-p", "15001", "-z", "15006", "-u", str(uid), "-g", str(gid), "-m", found.mode.upper(),
-        "-b", "*", "-d", _joined(sorted(inbound)),
+        "-b", "*", "-d", _joined(sorted(spared_inbound(found, ssh))),
         "-i", "*", "-x", _joined((*METADATA, *found.cidrs)),
         "--force-iptables-binary", backend,
     ]  # fmt: skip
     if found.outbound_ports:
         arguments += ["-o", _joined(sorted(set(found.outbound_ports)))]
     return arguments
+
+
+def spared_inbound(found: settings.Settings, ssh: Iterable[int]) -> set[int]:
+    return {SSH_PORT, *PROXY_PORTS, *ssh, *found.inbound_ports}
 
 
 def environment(found: settings.Settings, spared_gids: Sequence[int]) -> Mapping[str, str]:

@@ -37,6 +37,7 @@ from vmoor.proxyunit.withdraw import (
 )
 
 HTTP_OK = 200
+IPV6_ADDRESSES = "/proc/net/if_inet6"  # not there in a kernel without it
 LOOK_S, SLOW_LOOK_S = 0.02, 0.2
 PATIENT_S = 10.0  # past it the machine may have changed: sshd's ports are asked for again
 
@@ -85,7 +86,7 @@ def apply(invocation_id: str) -> None:
     found = kept.load(tell)
     withdraw()
     sweep()
-    kind = ""
+    kind, closed = "", False
     try:
         if found.mode != "none":
             trusted.check(found.pilot_agent)
@@ -93,11 +94,13 @@ def apply(invocation_id: str) -> None:
             if await_ready() > PATIENT_S:
                 ssh = ssh_ports()
             _set(found, kind, ssh)
+            closed = found.ipv6 == "closed" and _close(found, kind, ssh)
         else:
             await_ready()
         publish({
             "invocation_id": invocation_id, "mode": found.mode,
             "dns": found.mode != "none" and found.dns_capture, "backend": kind,
+            "ipv6": "closed" if closed else "open",
         })  # fmt: skip
     except Exception:
         sweep()
@@ -107,8 +110,6 @@ def apply(invocation_id: str) -> None:
 
 def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:
     proxy = pwd.getpwnam(proxyunit.USER)
-    # Checks are never captured, whoever makes them.
-    spared = [grp.getgrnam(name).gr_gid for name in (proxyunit.AGENT_GROUP, execunit.GROUP)]
     restore("iptables", kind, rules.GUARD_RULES)
     if there(f"ip6tables-{kind}-restore"):
         try:
@@ -117,10 +118,31 @@ def _set(found: settings.Settings, kind: str, ssh: set[int]) -> None:
             tell(f"cannot set rules for IPv6: {e}")  # a kernel without it
     run(
         capture.argv(found, kind, proxy.pw_uid, proxy.pw_gid, ssh),
-        extra=capture.environment(found, spared),
+        extra=capture.environment(found, spared_gids()),
     )
     if not any(rules.captured(saved(family, kind)) for family in FAMILIES):
         raise Failed(f"istio-iptables set no capture rules in {kind}")
+
+
+def spared_gids() -> list[int]:
+    """Checks are never captured, whoever makes them."""
+    return [grp.getgrnam(name).gr_gid for name in (proxyunit.AGENT_GROUP, execunit.GROUP)]
+
+
+def _close(found: settings.Settings, kind: str, ssh: set[int]) -> bool:
+    """Whether nothing goes around the mesh by IPv6. A failure is told, and costs no traffic."""
+    if not Path(IPV6_ADDRESSES).exists():
+        return True
+    script = rules.closed(
+        capture.spared_inbound(found, ssh), found.outbound_ports,
+        (*capture.METADATA, *found.cidrs), pwd.getpwnam(proxyunit.USER).pw_uid, spared_gids(),
+    )  # fmt: skip
+    try:
+        restore("ip6tables", kind, script)
+    except Failed as e:
+        tell(f"cannot close IPv6: {e}")
+        return False
+    return True
 
 
 def publish(content: Mapping[str, object]) -> None:

@@ -66,6 +66,7 @@ def _as_configured(found: settings.Settings) -> Mapping[str, Any]:
         "interception": {
             "mode": found.mode,
             "dns_capture": found.dns_capture,
+            "ipv6": found.ipv6,
             "exclude": {
                 "inbound_ports": found.inbound_ports,
                 "outbound_ports": found.outbound_ports,

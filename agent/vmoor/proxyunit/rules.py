@@ -7,6 +7,7 @@ one needs the very settings, nameservers and addresses of the moment in which th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 BACKENDS = ("nft", "legacy")
 GUARD = "VMOOR_GUARD"
@@ -25,6 +26,35 @@ GUARD_RULES = f"""\
 -I OUTPUT 1 -p tcp -j {GUARD}
 COMMIT
 """
+
+CLOSED_IN, CLOSED_OUT = "VMOOR_CLOSED_IN", "VMOOR_CLOSED_OUT"
+_NEW = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+LINK_LOCAL, DNS_PORT = "fe80::/10", 53
+
+
+def closed(
+    inbound: Iterable[int], outbound: Iterable[int], cidrs: Iterable[str], uid: int,
+    gids: Sequence[int],
+) -> str:  # fmt: skip
+    """For ip6tables-restore: new TCP connections by IPv6 are refused, since nothing captures them.
+
+    But for what capture spares as well; the first packet alone is looked at, so whatever is open
+    stays so, and answers go out. A reset lets clients fall back to IPv4 at once.
+    """
+    into = ["-i lo", f"-s {LINK_LOCAL}", *(f"-p tcp --dport {p}" for p in sorted(set(inbound)))]
+    out = [
+        "-o lo",
+        *(f"-d {cidr}" for cidr in (LINK_LOCAL, *cidrs) if ":" in cidr),
+        f"-m owner --uid-owner {uid}",
+        *(f"-m owner --gid-owner {gid}" for gid in gids),
+        *(f"-p tcp --dport {port}" for port in sorted({DNS_PORT, *outbound})),
+    ]
+    lines = ["*filter", f":{CLOSED_IN} - [0:0]", f":{CLOSED_OUT} - [0:0]"]
+    for chain, spared, hook in ((CLOSED_IN, into, "INPUT"), (CLOSED_OUT, out, "OUTPUT")):
+        lines += [f"-A {chain} {match} -j RETURN" for match in spared]
+        lines += [f"-A {chain} -p tcp -j REJECT --reject-with tcp-reset"]
+        lines += [f"-I {hook} 1 {_NEW} -j {chain}"]
+    return "\n".join([*lines, "COMMIT", ""])
 
 
 def removal(saved: str) -> str:

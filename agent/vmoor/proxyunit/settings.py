@@ -19,6 +19,7 @@ from vmoor.proxyunit import trusted
 
 # No tproxy: there Istio's own rules lead Envoy's connections to the application back to Envoy.
 MODES = ("redirect", "none")
+IPV6 = ("open", "closed")
 FOLDER = Path("/etc/vmoor")
 
 
@@ -30,6 +31,7 @@ class Unusable(Exception):
 class Settings:
     mode: str = "redirect"
     dns_capture: bool = True
+    ipv6: str = "open"
     inbound_ports: tuple[int, ...] = ()  # never captured
     outbound_ports: tuple[int, ...] = ()
     cidrs: tuple[str, ...] = ()
@@ -92,12 +94,16 @@ def settle(merged: Mapping[str, Any]) -> Settings:
     dns = interception.get("dns_capture", default.dns_capture)
     if not isinstance(dns, bool):
         raise Unusable("interception.dns_capture is neither true nor false")
+    ipv6 = interception.get("ipv6", default.ipv6)
+    if ipv6 not in IPV6:
+        raise Unusable(f"interception.ipv6 is none of {', '.join(IPV6)}")
     pilot_agent = _mapping(merged, "proxy").get("pilot_agent", default.pilot_agent)
     if not isinstance(pilot_agent, str) or not pilot_agent.startswith("/"):
         raise Unusable("proxy.pilot_agent is not an absolute path")
     return Settings(
         mode=mode,
         dns_capture=dns,
+        ipv6=ipv6,
         inbound_ports=_ports(exclude, "inbound_ports"),
         outbound_ports=_ports(exclude, "outbound_ports"),
         cidrs=_cidrs(exclude),

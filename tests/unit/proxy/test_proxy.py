@@ -6,7 +6,14 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from vmoor.config.settings import AppRole, MeshSource, Settings, VaultSettings, VmSettings
+from vmoor.config.settings import (
+    AppRole,
+    Interception,
+    MeshSource,
+    Settings,
+    VaultSettings,
+    VmSettings,
+)
 from vmoor.controllers import proxy
 from vmoor.errors import LocalFault, Unavailable
 from vmoor.model.credential import Credential, Credentials
@@ -119,8 +126,8 @@ class World:
             proxy.UNIT, "loaded", active, "running", 9, invocation, status, "success"
         )
 
-    def rules(self, invocation: str) -> None:
-        rules = {"invocation_id": invocation, "mode": "redirect", "dns": True}
+    def rules(self, invocation: str, **more: str) -> None:
+        rules = {"invocation_id": invocation, "mode": "redirect", "dns": True, **more}
         self.disk.content[proxy.RULES] = json.dumps(rules).encode()
 
 
@@ -195,6 +202,25 @@ def test_changed_facts_wait_for_the_operator(world: World) -> None:
     world.controller.reconcile()
     assert world.state.get().restart_pending
     assert world.systemd.calls == []
+
+
+def test_ipv6_that_is_not_as_configured_waits_for_a_restart(world: World) -> None:
+    """Closed or opened by a reload, and also if the hook could not close it."""
+    world.controller.reconcile()
+    world.unit("active", "ready")
+    world.rules("i1")
+    world.controller.reconcile()
+    assert not world.state.get().restart_pending
+    world.settings.set(replace(SETTINGS, interception=Interception(ipv6="closed")))
+    world.controller.reconcile()
+    assert world.state.get().restart_pending
+    world.rules("i1", ipv6="closed")
+    world.controller.reconcile()
+    assert not world.state.get().restart_pending
+    assert world.state.get().mode == "redirect + DNS, IPv6 closed"
+    world.settings.set(SETTINGS)
+    world.controller.reconcile()
+    assert world.state.get().restart_pending
 
 
 def test_new_agent_finds_what_the_running_proxy_was_started_with(world: World) -> None:

@@ -55,6 +55,57 @@ def test_both_directions_are_captured_but_for_ssh_and_the_proxy() -> None:
     assert "-o" not in argv
 
 
+def test_closed_ipv6_spares_what_capture_spares() -> None:
+    """SSH, the proxy, the agent's group, the loopback and what is open; all else is reset."""
+    found = Settings(inbound_ports=(9100,), outbound_ports=(5432,))
+    inbound = capture.spared_inbound(found, {2222})
+    script = rules.closed(inbound, found.outbound_ports, ("10.0.0.0/8", "fd00::/64"), 999, [997])
+    assert (
+        script
+        == """\
+*filter
+:VMOOR_CLOSED_IN - [0:0]
+:VMOOR_CLOSED_OUT - [0:0]
+-A VMOOR_CLOSED_IN -i lo -j RETURN
+-A VMOOR_CLOSED_IN -s fe80::/10 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 22 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 2222 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 9100 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 15020 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 15021 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp --dport 15090 -j RETURN
+-A VMOOR_CLOSED_IN -p tcp -j REJECT --reject-with tcp-reset
+-I INPUT 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j VMOOR_CLOSED_IN
+-A VMOOR_CLOSED_OUT -o lo -j RETURN
+-A VMOOR_CLOSED_OUT -d fe80::/10 -j RETURN
+-A VMOOR_CLOSED_OUT -d fd00::/64 -j RETURN
+-A VMOOR_CLOSED_OUT -m owner --uid-owner 999 -j RETURN
+-A VMOOR_CLOSED_OUT -m owner --gid-owner 997 -j RETURN
+-A VMOOR_CLOSED_OUT -p tcp --dport 53 -j RETURN
+-A VMOOR_CLOSED_OUT -p tcp --dport 5432 -j RETURN
+-A VMOOR_CLOSED_OUT -p tcp -j REJECT --reject-with tcp-reset
+-I OUTPUT 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j VMOOR_CLOSED_OUT
+COMMIT
+"""
+    )
+    undone = rules.removal(
+        script.replace("-I INPUT 1", "-A INPUT").replace("-I OUTPUT 1", "-A OUTPUT")
+    )
+    assert (
+        undone
+        == """\
+*filter
+-D INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j VMOOR_CLOSED_IN
+-D OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j VMOOR_CLOSED_OUT
+-F VMOOR_CLOSED_IN
+-F VMOOR_CLOSED_OUT
+-X VMOOR_CLOSED_IN
+-X VMOOR_CLOSED_OUT
+COMMIT
+"""
+    )
+
+
 def test_port_22_is_spared_even_when_no_sshd_is_known() -> None:
     """An sshd that starts later finds its port free."""
     assert "22" in _option(capture.argv(Settings(), "nft", 1, 1, ()), "-d").split(",")

@@ -13,6 +13,7 @@ from vmoor.proxyunit import intercept, kept, settings, withdraw
 FOUND = settings.Settings(
     mode="none",
     dns_capture=False,
+    ipv6="closed",
     inbound_ports=(2222, 9100),
     outbound_ports=(25,),
     cidrs=("10.0.0.0/8",),

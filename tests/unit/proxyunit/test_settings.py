@@ -54,6 +54,8 @@ def test_a_file_that_others_may_write_is_skipped_and_told(
         ({"interception": {"mode": "tproxy"}}, "interception.mode is none of"),
         ({"interception": {"mode": ["none"]}}, "interception.mode is none of"),
         ({"interception": {"dns_capture": "yes"}}, "neither true nor false"),
+        ({"interception": {"ipv6": True}}, "interception.ipv6 is none of open, closed"),
+        ({"interception": {"ipv6": ["closed"]}}, "interception.ipv6 is none of open, closed"),
         ({"interception": {"exclude": {"inbound_ports": 22}}}, "is not a list"),
         ({"interception": {"exclude": {"inbound_ports": [True]}}}, "True is not a port"),
         ({"interception": {"exclude": {"outbound_ports": ["22 -j DROP"]}}}, "is not a port"),
