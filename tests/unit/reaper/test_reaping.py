@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Optional
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vmoor.errors import Rejected, Unavailable, VmoorError
 from vmoor.model import entry, lease
 from vmoor.model.reaper import MANAGER, seen
@@ -259,6 +261,58 @@ def test_what_does_not_carry_the_owner_mark_is_not_seen() -> None:
     mesh.pass_by(5000, mesh.vms[1:])
     assert mesh.vms[0].health() == LIVES
     assert ("delete", "web.vm0") not in mesh.writes()
+
+
+class WrongClock(Clock):
+    """Another machine's: the same time goes by, and its wall clock jumps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.off, self._clock = 0.0, clock
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def wall(self) -> float:
+        return self._clock.wall() + self.off
+
+
+JUMPS = st.lists(st.floats(-86_400, 86_400), min_size=6, max_size=6)
+
+
+@given(st.lists(JUMPS, min_size=5, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_a_clock_that_jumps_proves_nothing(jumps: list[list[float]]) -> None:
+    """Of either of two reapers or of any VM, by up to a day: the leader leads on, who beats stays,
+    who is silent goes in time."""
+    cluster, clock = FakeCluster(), Clock()
+    clocks = [WrongClock(clock) for _ in range(6)]
+    vms = tuple(SimVm(cluster, clocks[n], f"vm{n}") for n in range(4))
+    reapers = [Reaper(cluster, clocks[4 + n], f"r{n}") for n in range(2)]
+    for vm in vms:
+        vm.beat()
+        vm.serve("web")
+    pass_by(clock, 22, *reapers, beating=vms)
+    for each in jumps:
+        for wrong, off in zip(clocks, each):
+            wrong.off = off
+        pass_by(clock, 6, *reapers, beating=vms)
+        assert [reaper.leadership.get().leader for reaper in reapers] == [True, False]
+    assert [vm.health() for vm in vms] == [LIVES] * 4
+    pass_by(clock, 12, *reapers, beating=vms[1:])
+    assert [vm.health() for vm in vms] == [EXPIRED, *[LIVES] * 3]
+
+
+def test_a_clock_that_jumps_makes_no_leader() -> None:
+    """The next one waits for the whole lease of a leader that was stopped."""
+    cluster, clock = FakeCluster(), Clock()
+    wrong = WrongClock(clock)
+    first, second = Reaper(cluster, clock, "r1"), Reaper(cluster, wrong, "r2")
+    pass_by(clock, 10, first, second)
+    wrong.off = 3_600.0
+    pass_by(clock, 12, second)
+    assert not second.leadership.get().leader
+    pass_by(clock, 6, second)
+    assert second.leadership.get().leader
 
 
 def test_only_one_of_two_reapers_acts() -> None:
