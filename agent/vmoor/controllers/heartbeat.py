@@ -12,7 +12,7 @@ from typing import Optional
 
 from vmoor import __version__
 from vmoor.config.settings import Settings
-from vmoor.errors import Conflict, Rejected
+from vmoor.errors import Conflict, Rejected, Unavailable
 from vmoor.model import claim, drain, lease
 from vmoor.model.credential import Credentials
 from vmoor.model.drain import Drained
@@ -146,7 +146,9 @@ class Heartbeat:
         write = self._cluster.create if old is None else self._cluster.replace
         try:
             self._lease = write(Kind.LEASE, body, deadline=self._deadline())
-        except Conflict:
+        except (Conflict, Unavailable):
+            # What had no answer may have gone through. Then our version is old, and the refusal
+            # of another PUT as long in coming; a look shows our own beat.
             self._lease = None
             raise
         self._seen = None

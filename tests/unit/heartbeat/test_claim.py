@@ -261,7 +261,7 @@ def test_a_lapse_drops_nothing_and_is_followed_by_a_look() -> None:
     lapse(vm)
     cluster.calls.clear()
     vm.beat_once()
-    assert {verb for verb, _ in cluster.calls} == {"replace"}
+    assert {verb for verb, _ in cluster.calls} == {"get", "replace"}
     assert address(cluster, FIRST) == "10.0.0.1"
     assert state(vm) is State.UNKNOWN
     assert vm.claim().again == pytest.approx(1.5)

@@ -75,7 +75,8 @@ def test_a_restarted_agent_beats_at_once() -> None:
 
 
 def test_a_lost_answer_is_recognised() -> None:
-    """409 with our own renewTime: our PUT went through, the lock stays held."""
+    """Our own renewTime is there: our PUT went through, the lock stays held. It looks before it
+    writes again: to a version that is old the answer would be as late."""
     cluster = FakeCluster()
     vm = Vm(cluster)
     vm.beat_once()
@@ -84,8 +85,10 @@ def test_a_lost_answer_is_recognised() -> None:
     with pytest.raises(Unavailable):
         vm.beat_once()
     cluster.lose = lambda _verb, _name: None
+    cluster.calls.clear()
     vm.clock.pass_by(1)
     vm.beat_once()
+    assert [verb for verb, _ in cluster.calls] == ["get", "replace"]
     assert vm.lock.get().held
     assert not vm.lock.get().refused
     assert vm.beat.get().at == vm.clock.now()
