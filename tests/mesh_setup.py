@@ -28,7 +28,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"<!-- rig: executed verbatim -->\n```sh\n(.*?)```", re.DOTALL)
 _VMOOR = """\
 #!/bin/sh
-PYTHONPATH={agent} PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m vmoor "$@"
+PYTHONPATH={agent} PYTHONPYCACHEPREFIX={folder}/pyc exec /usr/bin/python3 -m vmoor "$@"
 """
 
 
@@ -118,7 +118,7 @@ def _environment(rig: Rig) -> dict[str, str]:
     folder = rig.workdir / "owner"
     folder.mkdir(exist_ok=True)
     program = folder / "vmoor"
-    program.write_text(_VMOOR.format(agent=shlex.quote(str(_ROOT / "agent"))))
+    program.write_text(_VMOOR.format(agent=shlex.quote(str(_ROOT / "agent")), folder=folder))
     program.chmod(0o755)
     return {**rig.env, "PATH": f"{folder}:{rig.env['PATH']}"}
 

@@ -39,6 +39,17 @@ def prepare(rig: Rig, vmoor: Callable[[str], str]) -> Path:
     return token
 
 
+# Found before Debian's own by a PYTHONPATH that begins with its folder.
+_WRONG_CLOCK = """\
+import time
+real = time.time
+def wrong():
+    with open({path!r}) as file:
+        return real() + float(file.read())
+time.time = wrong
+"""
+
+
 class Reaper:
     """One process; a context manager."""
 
@@ -50,9 +61,20 @@ class Reaper:
             f"--ca={rig.authority.path}", f"--token-file={token}", *options,
         ]  # fmt: skip
         self.process: Optional[Process] = None
+        self._seam = rig.workdir / f"{self.name}-clock"
+        self._seam.mkdir()
+        seam = _WRONG_CLOCK.format(path=str(self._seam / "off"))
+        (self._seam / "sitecustomize.py").write_text(seam)
+        self.jump(0)
+
+    def jump(self, seconds: float) -> None:
+        """Its wall clock is so much ahead of the machine's from now on."""
+        (self._seam / "off.new").write_text(str(seconds))
+        (self._seam / "off.new").replace(self._seam / "off")
 
     def __enter__(self) -> Reaper:  # noqa: PYI034
-        environment = {"PYTHONPATH": str(_ROOT / "agent"), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = f"{self._seam}:{_ROOT / 'agent'}"
+        environment = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = self.rig.ground.spawn(self.name, self._argv, env=environment)
         return self
 
@@ -89,6 +111,14 @@ def leader(rig: Rig) -> str:
         return ""
 
 
+class WrongClock(SystemClock):
+    def __init__(self, off: float) -> None:
+        self._off = off
+
+    def wall(self) -> float:
+        return super().wall() + self._off
+
+
 class Sims:
     """VMs of which there is a Lease, that beats, and an entry; no machine answers there."""
 
@@ -101,7 +131,9 @@ class Sims:
         services: Sequence[str] = ("web",),
         localities: Sequence[str] = ("",),
         server: str = "",
+        off: Sequence[float] = (0.0,),
     ) -> None:
+        """`off`: by how much their clocks are ahead, in turn."""
         access = Access(
             (server or rig.kube.url,), rig.kube.ca, Secret(rig.kube.token), workload.namespace,
             "admin", "",
@@ -109,10 +141,10 @@ class Sims:
         self._rig, self._services = rig, services
         self._netns = rig.network.netns_path
         self._pool = ThreadPoolExecutor(1, initializer=inside.enter, initargs=(self._netns,))
-        self._kube, self._clock = Kube(lambda: access), SystemClock()
+        self._kube = Kube(lambda: access)
         self.all = {
             name: SimVm(
-                self._kube, self._clock, name, workload=workload,
+                self._kube, WrongClock(off[n % len(off)]), name, workload=workload,
                 address=f"198.18.{90 + n // 200}.{1 + n % 200}",
                 locality=localities[n % len(localities)],
             )

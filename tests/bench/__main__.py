@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Callable
 
-from tests.bench import checks, crash, figures, fleet, idle, many, scene, start, ttl, upkeep
+from tests.bench import checks, crash, figures, fleet, idle, look, many, scene, start, ttl, upkeep
 from tests.bench.figures import Row
 from tests.bench.scene import Scene
 from tests.rig.errors import RigError, RigUnavailable
@@ -26,6 +26,7 @@ BENCHES: dict[str, Callable[[Scene, int], list[Row]]] = {
     "many": many.checked,
     "upkeep": upkeep.under_load,
     "fleet": fleet.thousands,
+    "look": look.thousands,
     "boot": start.boot,
 }
 

@@ -157,6 +157,25 @@ def test_hang(rig: Rig, proxy: FaultProxy) -> None:
         get(rig, f"{proxy.url}/readyz", timeout=0.5)
 
 
+def test_late(rig: Rig, proxy: FaultProxy) -> None:
+    """The real answer, later."""
+    proxy.late(1.0)
+    started = time.monotonic()
+    assert get(rig, f"{proxy.url}/readyz", timeout=5).text == "ok"
+    assert 1 <= time.monotonic() - started < 3
+
+
+def test_swallow(rig: Rig, proxy: FaultProxy) -> None:
+    """What was asked is done, and nobody is told."""
+    proxy.swallow("DELETE")
+    rig.kubectl("create", "configmap", "swallowed")
+    token = {"Authorization": f"Bearer {rig.kube.token}"}
+    url = f"{proxy.url}/api/v1/namespaces/default/configmaps/swallowed"
+    with pytest.raises(requests.ReadTimeout):
+        rig.http("DELETE", url, headers=token, timeout=1)
+    assert get(rig, url).status_code == 404
+
+
 def test_connections_are_kept(rig: Rig, proxy: FaultProxy) -> None:
     """kubectl's discovery and reads, many requests on few connections, work through the proxy."""
     config = rig.workdir / "proxied.kubeconfig"

@@ -83,6 +83,14 @@ class FaultProxy:
         """No answer; the connection is closed at clear()."""
         self._add(Fault("hang", re.compile(match)))
 
+    def late(self, seconds: float, match: str = "") -> None:
+        """The server does it at once, and its answer comes so much later."""
+        self._add(Fault("late", re.compile(match), delay=seconds))
+
+    def swallow(self, match: str = "") -> None:
+        """The server does it, and its answer never comes; the connection is closed at clear()."""
+        self._add(Fault("swallow", re.compile(match)))
+
     def clear(self) -> None:
         """End all faults, also for the requests that suffer from one now."""
         self._lift()

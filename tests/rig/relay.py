@@ -14,7 +14,7 @@ from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from tests.rig import inside
@@ -27,17 +27,18 @@ _LINGER_0 = struct.pack("ii", 1, 0)  # close() sends a RST
 class Seen:
     at: float  # time.monotonic()
     request: str  # "GET /path?query"
-    fate: str  # passed, status, drip or hang
+    fate: str  # "passed", or the fault's kind
 
 
 @dataclass(frozen=True)
 class Fault:
-    kind: str  # status, drip or hang
+    kind: str  # status, drip, hang, late or swallow
     match: re.Pattern[str]
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     seconds_per_byte: float = 0.0
+    delay: Optional[float] = None  # of the server's answer; None = until it is lifted
     lifted: threading.Event = field(default_factory=threading.Event)
 
 
@@ -127,6 +128,8 @@ class Relay(BaseHTTPRequestHandler):
             plain, self.wfile = self.wfile, _Dripping(self.wfile, fault)  # type: ignore[assignment]
             self._pass_on(body)
             self.wfile = plain
+        elif fault.kind in ("late", "swallow"):
+            self._pass_on(body, fault)
         else:
             fault.lifted.wait()
             self.close_connection = True
@@ -151,7 +154,7 @@ class Relay(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(fault.body)
 
-    def _pass_on(self, body: bytes) -> None:
+    def _pass_on(self, body: bytes, fault: Optional[Fault] = None) -> None:
         """Relay the request and the answer; close both connections if there is none."""
         headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
         headers["Content-Length"] = str(len(body))
@@ -162,6 +165,12 @@ class Relay(BaseHTTPRequestHandler):
             self._upstream.close()
             self.close_connection = True
             return
+        if fault is not None:
+            fault.lifted.wait(fault.delay)
+            if fault.kind == "swallow":
+                self._upstream.close()
+                self.close_connection = True
+                return
         self.send_response_only(response.status, response.reason)
         for name, value in response.getheaders():
             if name.lower() not in _HOP_BY_HOP:

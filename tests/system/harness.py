@@ -20,6 +20,7 @@ from tests.system.fleet import CONFIGURATION, SECRET_ID, Document, Fleet
 PATIENCE = 60.0  # seconds; everything takes a few, on a machine that does other things too
 AGENT = "vmoor.service"
 PROXY = "vmoor-proxy.service"
+REINSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --reinstall vmoor"
 
 
 # The agent's own word

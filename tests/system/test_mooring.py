@@ -15,7 +15,6 @@ from tests.system import harness
 from tests.system.fleet import PORT, Fleet
 
 NEXT_BEAT = 2.0  # seconds after an agent's death; the lease has 10
-REINSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --reinstall vmoor"
 
 
 def test_a_vm_moors_from_the_fleets_user_data(
@@ -49,7 +48,9 @@ def test_status_tells_that_it_is_moored(fleet: Fleet, web: Machine) -> None:
 
 
 @pytest.mark.parametrize("vault", ["vault up", "vault down"])
-@pytest.mark.parametrize("command", ["systemctl restart vmoor", REINSTALL], ids=["restart", "apt"])
+@pytest.mark.parametrize(
+    "command", ["systemctl restart vmoor", harness.REINSTALL], ids=["restart", "apt"]
+)
 def test_traffic_does_not_notice(
     fleet: Fleet, client: Machine, web: Machine, command: str, vault: str
 ) -> None:

@@ -14,6 +14,7 @@ from vmoor.model.service import Workload
 
 from tests import reapers
 from tests.reapers import Reaper, Sims
+from tests.rig.faults import FaultProxy
 from tests.rig.machine import Machine
 from tests.rig.network import ADDRESS
 from tests.rig.process import wait_until
@@ -33,10 +34,23 @@ def token(fleet: Fleet) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reaper(fleet: Fleet, token: Path) -> Iterator[Reaper]:
-    """One for the module, behind its fault proxy, that has been looking for two leases."""
+def _line(fleet: Fleet) -> Iterator[FaultProxy]:
+    with fleet.rig.fault_proxy(fleet.rig.kube.url) as line:
+        yield line
+
+
+@pytest.fixture
+def line(_line: FaultProxy) -> Iterator[FaultProxy]:
+    """The way of the module's reaper to the API server."""
+    yield _line
+    _line.clear()
+
+
+@pytest.fixture(scope="module")
+def reaper(fleet: Fleet, token: Path, _line: FaultProxy) -> Iterator[Reaper]:
+    """One for the module that has been looking for two leases."""
     where = f"--metrics-listen={METRICS}"
-    with Reaper(fleet.rig, token, where, server=fleet.kube.url) as reaper:
+    with Reaper(fleet.rig, token, where, server=_line.url) as reaper:
         wait_until(lambda: reapers.leader(fleet.rig), 30, "a leader")
         time.sleep(SETTLED_S)
         yield reaper
@@ -123,15 +137,19 @@ def _labels(entry: Any) -> dict[str, str]:
 def test_an_agent_that_is_killed_or_restarted_is_no_dead_vm(
     fleet: Fleet, client: Machine, reaper: Reaper, web: Machine
 ) -> None:
-    """kill -9, restart, and an agent that is down for longer than the usual lease."""
+    """kill -9, restart and reinstallation, over and over while Vault is away."""
     before = reaper.removed()
+    fleet.vault.refuse()
     began = time.monotonic()
-    while time.monotonic() < began + 40:
-        kill_main(web, "vmoor.service")
-        harness.beats(fleet, web, 1)
-        web.run("systemctl", "restart", "vmoor")
-        harness.beats(fleet, web, 1)
-        assert fleet.in_mesh(client, web)
+    while time.monotonic() < began + 30:
+        for hurt in (
+            lambda: kill_main(web, harness.AGENT),
+            lambda: web.run("systemctl", "restart", harness.AGENT),
+            lambda: web.sh(harness.REINSTALL, timeout=60),
+        ):
+            hurt()
+            harness.beats(fleet, web, 1)
+            assert fleet.in_mesh(client, web)
     assert reaper.removed() == before
 
 
@@ -228,22 +246,79 @@ def test_the_last_endpoint_stays(
 
 
 def test_an_outage_of_the_api_server_removes_nothing(
-    fleet: Fleet, client: Machine, reaper: Reaper, web: Machine, sims: Callable[..., Sims]
-) -> None:
+    fleet: Fleet, client: Machine, reaper: Reaper, line: FaultProxy, web: Machine,
+    sims: Callable[..., Sims],
+) -> None:  # fmt: skip
     """Away, then hanging, for agents and reaper alike: nothing goes, then or afterwards."""
     some, before = sims(5, "outage", server=fleet.kube.url), reaper.removed()
     wait_listed(fleet, client, some)
-    for fault in (fleet.kube.refuse, fleet.kube.hang):
-        fault()
+    for fault in (FaultProxy.refuse, FaultProxy.hang):
+        for proxy in (fleet.kube, line):
+            fault(proxy)
         time.sleep(4 * LEASE_S)
         assert fleet.in_mesh(client, web)
         assert listed(fleet, client, some) == set(some.all)
-        fleet.kube.clear()
+        for proxy in (fleet.kube, line):
+            proxy.clear()
         time.sleep(2.5 * LEASE_S)
         assert some.healthy() == listed(fleet, client, some) == set(some.all)
         assert fleet.in_mesh(client, web)
         assert reaper.removed() == before
         harness.wait_moored(web)
+
+
+def test_slow_and_lost_answers_remove_nothing(
+    fleet: Fleet, client: Machine, reaper: Reaper, line: FaultProxy, web: Machine,
+    sims: Callable[..., Sims],
+) -> None:  # fmt: skip
+    """The API server answers 3 s late, to agent and reaper; then the agent's beats go through and
+    are never answered: it beats on, and nobody is out, then or afterwards."""
+    some, before = sims(3, "slow"), reaper.removed()
+    wait_listed(fleet, client, some)
+    with harness.kept(fleet, client, web):
+        fleet.kube.late(3.0)
+        line.late(3.0)
+        time.sleep(1.4 * LEASE_S)
+        assert fleet.in_mesh(client, web)
+        line.clear()
+        fleet.kube.clear()
+        fleet.kube.swallow("PUT .*/leases/")
+        time.sleep(1.6 * LEASE_S)
+        assert fleet.in_mesh(client, web)
+        fleet.kube.clear()
+        harness.wait_moored(web)
+    swallowed = [seen for seen in fleet.kube.seen if seen.fate == "swallow"]
+    print(f"{len(swallowed)} beats went through without an answer")
+    assert swallowed
+    assert some.healthy() == listed(fleet, client, some) == set(some.all)
+    assert reaper.removed() == before
+
+
+def test_wrong_clocks_prove_nothing(
+    fleet: Fleet, client: Machine, reaper: Reaper, web: Machine, sims: Callable[..., Sims]
+) -> None:
+    """VMs' clocks are a day off, the reaper's jumps by an hour: none is out, it leads on, and
+    those that die are out in time."""
+    some, before = sims(4, "clock", off=(86_400.0, -86_400.0)), reaper.removed()
+    wait_listed(fleet, client, some)
+    leads, log = reapers.leader(fleet.rig), len(reaper.log)
+    try:
+        for jump in (3_600.0, -3_600.0):
+            reaper.jump(jump)
+            time.sleep(0.6 * LEASE_S)
+            assert reapers.leader(fleet.rig) == leads
+            assert some.healthy() == set(some.all)
+            assert fleet.in_mesh(client, web)
+        assert reaper.removed() == before
+        dead = {"clock0", "clock1"}
+        began = some.die(dead)
+        client.wait(lambda: listed(fleet, client, some) == set(some.all) - dead, 20, "both to go")
+        took = time.monotonic() - began
+    finally:
+        reaper.jump(0)
+    print(f"VMs with a clock a day ahead and a day behind: out after {took:.2f} s")
+    assert took <= IN_TIME_S
+    assert "leads no more" not in reaper.log[log:]
 
 
 def test_agents_and_people_know_that_a_reaper_watches(
@@ -282,7 +357,7 @@ def test_a_person_may_confirm_a_mass_death(
 
 
 def test_another_reaper_takes_over(
-    fleet: Fleet, token: Path, sims: Callable[..., Sims], reaper: Reaper
+    fleet: Fleet, token: Path, sims: Callable[..., Sims], reaper: Reaper, line: FaultProxy
 ) -> None:
     """After kill -9 of the leader within 20 s; it has been looking, so it acts at once."""
     some = sims(5, "over")
@@ -302,6 +377,7 @@ def test_another_reaper_takes_over(
         some.die(["over0"])
         wait_until(lambda: "over0" not in some.healthy(), 20, "it to act", period=0.2)
         _stands_still(fleet, second, reaper)
+        _is_cut_off(fleet, reaper, line, second)
         assert some.healthy() == set(some.all) - {"over0"}
 
 
@@ -320,6 +396,22 @@ def _stands_still(fleet: Fleet, leader: Reaper, other: Reaper) -> None:
     assert reapers.leader(fleet.rig) == identity
     assert "leads no more" in leader.log
     assert leader.removed() == acted
+
+
+def _is_cut_off(fleet: Fleet, leader: Reaper, line: FaultProxy, other: Reaper) -> None:
+    """A leader that reaches the API server no more, while all VMs do."""
+    led, acted = other.log.count(", leads"), leader.removed() + other.removed()
+    line.refuse()
+    began = time.monotonic()
+    wait_until(lambda: other.log.count(", leads") > led, 30, "the other to lead", period=0.05)
+    took = time.monotonic() - began
+    print(f"takeover from a leader that is cut off: {took:.2f} s")
+    assert took <= 20
+    identity = reapers.leader(fleet.rig)
+    line.clear()
+    time.sleep(10)
+    assert reapers.leader(fleet.rig) == identity
+    assert leader.removed() + other.removed() == acted
 
 
 def test_the_packaged_unit_watches(
