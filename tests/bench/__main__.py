@@ -26,8 +26,8 @@ BENCHES: dict[str, Callable[[Scene, int], list[Row]]] = {
     "many": many.checked,
     "upkeep": upkeep.under_load,
     "fleet": fleet.thousands,
-    "look": look.thousands,
     "boot": start.boot,
+    "look": look.thousands,  # last: it leaves 40 000 objects behind
 }
 
 

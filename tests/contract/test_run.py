@@ -43,6 +43,19 @@ def test_endless_output_is_refused() -> None:
         run.run(["yes"], timeout=20)
 
 
+def test_output_may_be_taken_as_it_comes() -> None:
+    """Before the command has ended; it is not kept."""
+    pieces: list[tuple[float, bytes]] = []
+    began = time.monotonic()
+    done = run.run(
+        ["sh", "-c", "echo one; sleep 1; echo two"], timeout=10,
+        heed=lambda piece: pieces.append((time.monotonic() - began, piece)),
+    )  # fmt: skip
+    assert b"".join(piece for _, piece in pieces) == b"one\ntwo\n"
+    assert pieces[0][0] < 0.9
+    assert (done.code, done.stdout) == (0, "")
+
+
 def test_missing_command_is_told() -> None:
     """As a fault of this machine."""
     with pytest.raises(LocalFault, match="cannot run no-such-command: No such file"):

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from vmoor.adapters import run
+from vmoor.adapters.items import Items
 from vmoor.errors import LocalFault, quoted
+from vmoor.model.entry import Object
 
 LIMIT = 256 << 20  # bytes; 30 000 entries are 70 MB
 TIMEOUT_S = 60.0  # an exec plug-in may open a browser
@@ -49,10 +51,16 @@ class Kubectl:
         arguments = ["get", kind, name, f"--namespace={namespace}", "--ignore-not-found"]
         return self._json([*arguments, "-o", "json"], f"{kind} {namespace}/{name}")
 
-    def raw(self, path: str) -> Mapping[str, Any]:
-        """A GET of this path, without kubectl's own reading of it, which is slow."""
-        what = path.partition("?")[0].rpartition("/")[2]
-        return self._json(["get", "--raw", path], what) or {}
+    def each(self, path: str, take: Callable[[Object], None]) -> None:
+        """`take` each object of the list at this path, without kubectl's own reading of it, which
+        is slow. Raises LocalFault.
+        """
+        items = Items(take)
+        done = self._run(["get", "--raw", path], heed=items.feed)
+        if done.code != 0:
+            what = path.partition("?")[0].rpartition("/")[2]
+            raise _failed(f"cannot read {what}", done.stderr)
+        items.end()
 
     def apply(self, objects: Sequence[Mapping[str, Any]], *, manager: str) -> None:
         """Server-side, as this field manager, by force. Raises LocalFault."""
@@ -62,14 +70,19 @@ class Kubectl:
         if done.code != 0:
             raise _failed("cannot write with kubectl", done.stderr)
 
-    def _run(self, arguments: Sequence[str], text: str = "") -> run.Done:
+    def _run(
+        self,
+        arguments: Sequence[str],
+        text: str = "",
+        heed: Optional[Callable[[bytes], None]] = None,
+    ) -> run.Done:
         if shutil.which("kubectl") is None:
             raise LocalFault(
                 "cannot find kubectl", remedy="install it, or name its folder in PATH"
             )
         env = {k: v for k, v in os.environ.items() if not k.startswith(_HIDDEN)}
         argv = [*self._argv, *arguments]
-        return run.run(argv, timeout=TIMEOUT_S, env=env, input=text, limit=LIMIT)
+        return run.run(argv, timeout=TIMEOUT_S, env=env, input=text, limit=LIMIT, heed=heed)
 
     def _json(self, arguments: Sequence[str], what: str) -> Optional[Mapping[str, Any]]:
         done = self._run(arguments)

@@ -10,7 +10,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from vmoor.errors import LocalFault
@@ -52,15 +52,17 @@ class Running:
         input: bytes,  # noqa: A002 - subprocess's own word
         timeout: float,
         limit: int = OUTPUT_LIMIT,
+        heed: Optional[Callable[[bytes], None]] = None,
     ) -> Done:
         """Give it `input` and wait for its end, `timeout` seconds at most.
 
+        `heed` gets its stdout in pieces, as they come; then there is none in what is returned.
         Raises LocalFault as `run` does.
         """
         end = time.monotonic() + timeout
         with self._child as child:
             try:
-                texts = _converse(child, self._name, input, end, limit)
+                texts = _converse(child, self._name, input, end, limit, heed)
                 code = child.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 raise LocalFault(
@@ -86,28 +88,51 @@ def run(
     input: str = "",  # noqa: A002 - subprocess's own word
     env: Optional[Mapping[str, str]] = None,
     limit: int = OUTPUT_LIMIT,
+    heed: Optional[Callable[[bytes], None]] = None,
 ) -> Done:
-    """Run to the end, whatever the exit code.
+    """Run to the end, whatever the exit code. `heed`: see `Running.finish`.
 
     Raises LocalFault when it doesn't start, isn't done after `timeout` seconds or writes more
     than `limit` bytes; it is dead then, with all that it started.
     """
-    return Running(argv, env).finish(input.encode(), timeout, limit)
+    return Running(argv, env).finish(input.encode(), timeout, limit, heed)
+
+
+class _Pipe:
+    """What comes out of one, `limit` bytes at most."""
+
+    def __init__(self, limit: int, heed: Optional[Callable[[bytes], None]] = None) -> None:
+        self.content = bytearray()
+        self._limit = self._left = limit
+        self._heed = heed or self.content.extend
+
+    def take(self, descriptor: int, name: str) -> bool:
+        """False at its end. Raises LocalFault."""
+        piece = os.read(descriptor, _PIECE)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise LocalFault(f"cannot use {name}: it writes over {self._limit >> 20} MiB")
+        self._heed(piece)
+        return bool(piece)
 
 
 def _converse(
-    child: subprocess.Popen[bytes], name: str, give: bytes, end: float, limit: int
+    child: subprocess.Popen[bytes],
+    name: str,
+    give: bytes,
+    end: float,
+    limit: int,
+    heed: Optional[Callable[[bytes], None]],
 ) -> tuple[str, str]:
     """What it writes, until both pipes are closed. Raises TimeoutExpired at `end`."""
     if child.stdin is None or child.stdout is None or child.stderr is None:
         raise AssertionError
-    pieces: dict[int, bytearray] = {}
+    pipes = {child.stdout.fileno(): _Pipe(limit, heed), child.stderr.fileno(): _Pipe(limit)}
     with selectors.DefaultSelector() as selector:
         os.set_blocking(child.stdin.fileno(), False)
         selector.register(child.stdin, selectors.EVENT_WRITE)
-        for pipe in (child.stdout, child.stderr):
-            selector.register(pipe, selectors.EVENT_READ)
-            pieces[pipe.fileno()] = bytearray()
+        for descriptor in pipes:
+            selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map():
             left = end - time.monotonic()
             if left <= 0:
@@ -117,12 +142,12 @@ def _converse(
                     give = _give(key.fd, give)
                     done = not give
                 else:
-                    done = not _take(key.fd, pieces[key.fd], name, limit)
+                    done = not pipes[key.fd].take(key.fd, name)
                 if done:
                     selector.unregister(key.fileobj)
                 if done and key.fileobj is child.stdin:
                     child.stdin.close()
-    out, err = (bytes(text).decode(errors="replace") for text in pieces.values())
+    out, err = (bytes(p.content).decode(errors="replace") for p in pipes.values())
     return out, err
 
 
@@ -132,12 +157,3 @@ def _give(descriptor: int, left: bytes) -> bytes:
         return left[os.write(descriptor, left) :]
     except BrokenPipeError:
         return b""
-
-
-def _take(descriptor: int, into: bytearray, name: str, limit: int) -> bool:
-    """False at the end of the pipe. Raises LocalFault."""
-    piece = os.read(descriptor, _PIECE)
-    into += piece
-    if len(into) > limit:
-        raise LocalFault(f"cannot use {name}: it writes over {limit >> 20} MiB")
-    return bool(piece)

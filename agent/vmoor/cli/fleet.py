@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +20,7 @@ from vmoor.cli.telling import telling
 from vmoor.errors import Rejected
 from vmoor.model.entry import SELECTOR, Object
 from vmoor.model.reaper import overview
-from vmoor.model.reaper.overview import STATES, Overview, Row
+from vmoor.model.reaper.overview import STATES, Gathered, Overview, Row
 from vmoor.ports import Kind
 
 WATCH_S = 2.0
@@ -33,19 +33,18 @@ class Known:
     def __init__(self, kubeconfig: str, context: str) -> None:
         self._kubectl = Kubectl(kubeconfig, context)
 
-    def look(self, namespace: str) -> tuple[Sequence[Object], Overview]:
+    def look(self, namespace: str) -> Overview:
+        gathered = Gathered()
         with ThreadPoolExecutor(2) as pool:
-            leases, entries = pool.map(self._all, (Kind.LEASE, Kind.ENTRY))
-        seen = overview.overview(leases, entries, time.time())  # noqa: TID251 - a command
-        rows = [r for r in seen.rows if namespace in ("", r.vm.namespace)]
-        return leases, Overview(rows, seen.reaper, seen.interval, seen.brakes)
+            takes = (gathered.lease, gathered.entry)
+            list(pool.map(self._all, (Kind.LEASE, Kind.ENTRY), takes))
+        seen = gathered.overview(time.time())  # noqa: TID251 - a command
+        return seen._replace(rows=[r for r in seen.rows if namespace in ("", r.vm.namespace)])
 
-    def _all(self, kind: Kind) -> Sequence[Object]:
+    def _all(self, kind: Kind, take: Callable[[Object], None]) -> None:
         path = kind.value.replace("namespaces/{namespace}/", "")
         # Version 0: from the server's memory, a few milliseconds old, not from etcd.
-        query = f"labelSelector={SELECTOR}&resourceVersion=0"
-        found: Sequence[Object] = self._kubectl.raw(f"{path}?{query}")["items"]
-        return found
+        self._kubectl.each(f"{path}?labelSelector={SELECTOR}&resourceVersion=0", take)
 
     def apply(self, objects: Sequence[Object]) -> None:
         self._kubectl.apply(objects, manager="vmoor-fleet")
@@ -78,7 +77,7 @@ def fleet(
     if context.invoked_subcommand is not None:
         return
     while True:
-        _, seen = known.look(namespace)
+        seen = known.look(namespace)
         if as_json:
             click.echo(json.dumps(seen.document(), indent=None if watch else 2))
         else:
@@ -110,13 +109,12 @@ def confirm(
       vmoor fleet confirm shop/web-3 shop/web-4
       vmoor fleet confirm --silent --namespace shop
     """  # noqa: D301 - click's \b
-    leases, seen = known.look(namespace)
-    rows = _chosen(seen.rows, vms, silent=silent)
+    rows = _chosen(known.look(namespace).rows, vms, silent=silent)
     for row in rows:
         click.echo(printable(f"{row.vm}  {row.state}  {_beat(row)}"))
     if not yes:
         click.confirm(f"Are these {len(rows)} VMs dead?", abort=True)
-    known.apply(overview.confirmations(rows, leases))
+    known.apply(overview.confirmations(rows))
     click.echo(f"confirmed {len(rows)}; the reaper takes them out within seconds")
 
 

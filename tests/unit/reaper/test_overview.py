@@ -7,7 +7,7 @@ from vmoor.model import entry
 from vmoor.model.reaper import fleet, overview, seen
 from vmoor.model.reaper.decision import MESH, Brake, Scope
 from vmoor.model.reaper.fleet import Published
-from vmoor.model.reaper.overview import Overview
+from vmoor.model.reaper.overview import Gathered, Overview
 from vmoor.ports import Kind
 
 from tests.fakes.cluster import FakeCluster
@@ -32,12 +32,12 @@ class Mesh:
         thing["spec"] = {**thing["spec"], "renewTime": renewed}
         self.cluster.put(Kind.LEASE, thing)
 
-    def leases(self) -> Any:
-        return self.cluster.list(Kind.LEASE, f"{entry.MANAGED_BY}=vmoor", deadline=5)[0]
-
     def overview(self) -> Overview:
-        entries = self.cluster.list(Kind.ENTRY, f"{entry.MANAGED_BY}=vmoor", deadline=5)[0]
-        return overview.overview(self.leases(), entries, self.clock.wall())
+        gathered = Gathered()
+        for kind, take in ((Kind.LEASE, gathered.lease), (Kind.ENTRY, gathered.entry)):
+            for thing in self.cluster.list(kind, f"{entry.MANAGED_BY}=vmoor", deadline=5)[0]:
+                take(thing)
+        return gathered.overview(self.clock.wall())
 
     def text(self) -> str:
         return "\n".join(command.lines(self.overview()))
@@ -105,7 +105,7 @@ def test_a_confirmation_is_of_this_very_beat() -> None:
     mesh.clock.pass_by(42)
     mesh.vms[1].beat()
     silent = [row for row in mesh.overview().rows if row.state == "silent"]
-    (body,) = overview.confirmations(silent, mesh.leases())
+    (body,) = overview.confirmations(silent)
     assert body["metadata"]["resourceVersion"]
     mesh.cluster.apply(Kind.LEASE, body, force=True, deadline=5)
     thing = mesh.cluster.there(Kind.LEASE, "vmoor-vm0")

@@ -27,8 +27,9 @@ class Row(NamedTuple):
     version: str = ""
     zone: str = ""
     address: str = ""
-    holder: str = ""
     confirmed: bool = False
+    beat: tuple[str, str] = ("", "")  # its renewTime and holder
+    judged: Mapping[str, str] = {}  # of its Lease
 
     def document(self) -> Mapping[str, Any]:
         return {
@@ -59,62 +60,79 @@ class Overview(NamedTuple):
         }
 
 
-def overview(leases: Iterable[Object], entries: Iterable[Object], now: float) -> Overview:
-    pulses: dict[Vm, tuple[Pulse, Object]] = {}
-    published: Optional[Object] = None
-    for thing in leases:
-        pulse = seen.pulse(thing, now)
+class _Lease(NamedTuple):
+    pulse: Pulse
+    version: str
+    judged: Mapping[str, str]
+
+
+class _Entry(NamedTuple):
+    endpoint: Endpoint
+    said: Mapping[str, Any]  # the Healthy condition
+    address: str
+
+
+class Gathered:
+    """Takes object after object, and keeps a few words of each."""
+
+    def __init__(self) -> None:
+        self._leases: dict[Vm, _Lease] = {}
+        self._entries: dict[Vm, list[_Entry]] = defaultdict(list)
+        self._published: Object = {}
+
+    def lease(self, thing: Object) -> None:
+        pulse = seen.pulse(thing, 0.0)
         if pulse is not None:
-            pulses[pulse.vm] = (pulse, thing)
+            version = str(entry.notes(thing).get(lease.VERSION, ""))
+            self._leases[pulse.vm] = _Lease(pulse, version, entry.judged(thing))
         elif entry.name(thing) == fleet.NAME:
-            published = thing
-    owned: dict[Vm, list[tuple[Endpoint, Object]]] = defaultdict(list)
-    for thing in entries:
-        endpoint = seen.endpoint(thing, now)
+            self._published = thing
+
+    def entry(self, thing: Object) -> None:
+        endpoint = seen.endpoint(thing, 0.0)
         if endpoint is not None:
-            owned[endpoint.vm].append((endpoint, thing))
-    rows = [_row(vm, pulses.get(vm), owned.get(vm, ()), now) for vm in {*pulses, *owned}]
-    rows.sort(key=lambda row: (STATES.index(row.state), row.vm))
-    at = _unix(lease.renewed_of(published or {}))
-    fresh = at is not None and now - at < fleet.STALE_S
-    return Overview(
-        rows,
-        reaper=lease.holder_of(published or {}) if fresh else "",
-        interval=fleet.obeyed(published) if fresh else lease.INTERVAL_S,
-        brakes=fleet.brakes(published) if fresh else (),
-    )
+            said = entry.health(thing) or {}
+            self._entries[endpoint.vm].append(_Entry(endpoint, said, entry.address(thing)))
 
-
-def _row(
-    vm: Vm,
-    found: Optional[tuple[Pulse, Object]],
-    owned: Sequence[tuple[Endpoint, Object]],
-    now: float,
-) -> Row:
-    services = [
-        {"name": e.service, "health": str(said.get("status") or "none"),
-         "reason": str(said.get("reason") or "")}
-        for e, said in sorted(
-            ((e, entry.health(thing) or {}) for e, thing in owned), key=lambda x: x[0].service
+    def overview(self, now: float) -> Overview:
+        vms = {*self._leases, *self._entries}
+        rows = [_row(vm, self._leases.get(vm), self._entries.get(vm, ()), now) for vm in vms]
+        rows.sort(key=lambda row: (STATES.index(row.state), row.vm))
+        published = self._published
+        at = _unix(lease.renewed_of(published))
+        fresh = at is not None and now - at < fleet.STALE_S
+        return Overview(
+            rows,
+            reaper=lease.holder_of(published) if fresh else "",
+            interval=fleet.obeyed(published) if fresh else lease.INTERVAL_S,
+            brakes=fleet.brakes(published) if fresh else (),
         )
+
+
+def _row(vm: Vm, found: Optional[_Lease], entries: Sequence[_Entry], now: float) -> Row:
+    services = [
+        {"name": e.endpoint.service, "health": str(e.said.get("status") or "none"),
+         "reason": str(e.said.get("reason") or "")}
+        for e in sorted(entries, key=lambda e: e.endpoint.service)
     ]  # fmt: skip
-    zone = next((e.zone for e, _ in owned), "")
-    address = next((entry.address(thing) for _, thing in owned), "")
+    zone = entries[0].endpoint.zone if entries else ""
+    address = entries[0].address if entries else ""
     if found is None:
         return Row(vm, "no lease", None, services, zone=zone, address=address)
-    pulse, thing = found
+    pulse = found.pulse
     at = _unix(pulse.renewed)
     age = None if at is None else max(0.0, now - at)
     return Row(
         vm,
-        state(pulse, age, expired=any(e.expired for e, _ in owned)),
+        state(pulse, age, expired=any(e.endpoint.expired for e in entries)),
         age,
         services,
-        version=str(entry.notes(thing).get(lease.VERSION, "")),
+        version=found.version,
         zone=zone or (pulse.grave.zone if pulse.grave else ""),
         address=address,
-        holder=pulse.holder,
         confirmed=pulse.confirmed,
+        beat=(pulse.renewed, pulse.holder),
+        judged=found.judged,
     )
 
 
@@ -143,15 +161,11 @@ def _unix(renewed: str) -> Optional[float]:
         return None
 
 
-def confirmations(rows: Iterable[Row], leases: Iterable[Object]) -> Sequence[Object]:
+def confirmations(rows: Iterable[Row]) -> Sequence[Object]:
     """What to apply so that the reaper believes a person: bound to these very beats."""
-    wanted = {row.vm for row in rows}
     bodies = []
-    for thing in leases:
-        pulse = seen.pulse(thing, 0.0)
-        if pulse is None or pulse.vm not in wanted:
-            continue
-        mark = {seen.CONFIRMED: seen.confirmation(pulse.renewed, pulse.holder)}
-        meta = {**entry.judged(thing), "namespace": pulse.vm.namespace, "annotations": mark}
+    for row in rows:
+        mark = {seen.CONFIRMED: seen.confirmation(*row.beat)}
+        meta = {**row.judged, "namespace": row.vm.namespace, "annotations": mark}
         bodies.append({"apiVersion": lease.API_VERSION, "kind": "Lease", "metadata": meta})
     return bodies
