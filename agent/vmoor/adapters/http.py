@@ -6,6 +6,7 @@ the environment (proxies, REQUESTS_CA_BUNDLE, netrc).
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -61,7 +62,10 @@ class Answer:
 
 
 class Servers:
-    """Several addresses of one service: the one that answered last is asked first."""
+    """Several addresses of one service: the one that answered last is asked first.
+
+    Any thread may ask; each call goes its own way round.
+    """
 
     def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self.urls = tuple(url.rstrip("/") for url in urls)
@@ -77,14 +81,18 @@ class Servers:
 
         Each gets an equal share of what is left of `deadline` seconds.
         """
-        end = self._clock() + deadline
-        for tries in range(len(self.urls), 1, -1):
-            share = (end - self._clock()) / tries
+        end, count, first = self._clock() + deadline, len(self.urls), self._first
+        for tries in range(count, 0, -1):
+            at = (first + count - tries) % count
             try:
-                return call(self.current, share)
+                answer = call(self.urls[at], (end - self._clock()) / tries)
             except errors.Unavailable:
-                self._first = (self._first + 1) % len(self.urls)
-        return call(self.current, end - self._clock())
+                if tries == 1:
+                    raise
+            else:
+                self._first = at
+                return answer
+        raise AssertionError("no server is configured")
 
 
 class Session:
@@ -121,8 +129,9 @@ class Session:
             connection.drop()
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.popitem()[1].close()
+        with contextlib.suppress(KeyError):  # until it is empty; others take from it, too
+            while True:
+                self._idle.popitem()[1].close()
 
     def request(
         self,

@@ -100,25 +100,34 @@ class _Call(NamedTuple):
         return f"in namespace {namespace}" if namespace else "in all namespaces"
 
 
+class _Reach(NamedTuple):
+    """One list of servers, and the connections to them."""
+
+    of: tuple[Sequence[str], str]  # the list and its CA
+    servers: http.Servers
+    session: http.Session
+
+
 class _Line:
-    """The connections to one list of servers."""
+    """What all who ask share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reached: tuple[object, object] = ((), "")  # server list and CA of the session
-        self.servers = http.Servers(())
-        self.session = http.Session()
+        self._reach = _Reach(((), ""), http.Servers(()), http.Session())
         self.turn = 0  # which server of the list the watch asks
 
-    def reach(self, access: Access) -> None:
-        """The connections to those of before end with what is under way on them."""
+    def reach(self, access: Access) -> _Reach:
+        """A request goes on with what it began with, though the facts change meanwhile."""
         with self._lock:
-            if self._reached == (access.servers, access.ca):
-                return
-            self.session.close()
-            self.servers = http.Servers(access.servers)
-            self.session = http.Session(access.ca, access.ca_name)
-            self._reached = (access.servers, access.ca)
+            if self._reach.of != (access.servers, access.ca):
+                self._reach.session.close()
+                session = http.Session(access.ca, access.ca_name)
+                of = access.servers, access.ca
+                self._reach = _Reach(of, http.Servers(access.servers), session)
+            return self._reach
+
+    def close(self) -> None:
+        self._reach.session.close()
 
 
 class Kube:
@@ -190,7 +199,8 @@ class Kube:
             _object(call, answer)
 
     def watch(self, kind: Kind, selector: str, resource_version: str) -> Iterator[Change]:
-        access = self._known()
+        access = self._access()
+        reach = self._line.reach(access)
         call = _call("watch", kind, "", access)
         seconds = random.randint(*WATCH_S)  # noqa: S311 - spreads the fleet, no secret
         query = {
@@ -200,11 +210,11 @@ class Kube:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
         }
-        urls = self._line.servers.urls
+        urls = reach.servers.urls
         url = urls[self._line.turn % len(urls)] + _path(kind, access) + "?" + urlencode(query)
         headers = _headers(access, "")
         try:
-            for line in self._line.session.stream(
+            for line in reach.session.stream(
                 "GET", url, headers=headers, deadline=OPEN_S, idle=SILENCE_S
             ):
                 yield _change(call, line)
@@ -215,12 +225,7 @@ class Kube:
             raise
 
     def close(self) -> None:
-        self._line.session.close()
-
-    def _known(self) -> Access:
-        access = self._access()
-        self._line.reach(access)
-        return access
+        self._line.close()
 
     def _ask(
         self,
@@ -233,7 +238,8 @@ class Kube:
         status: bool = False,
         deadline: float,
     ) -> tuple[_Call, http.Answer]:
-        access = self._known()
+        access = self._access()
+        reach = self._line.reach(access)
         call = _call(verb, kind, name, access, status=status)
         path = _path(kind, access, name, status=status)
         path += "?" + urlencode(query) if query else ""
@@ -244,7 +250,7 @@ class Kube:
 
         def once(url: str, seconds: float) -> http.Answer:
             try:
-                answer = self._line.session.request(
+                answer = reach.session.request(
                     METHODS[verb], url + path, headers=headers, body=content, deadline=seconds
                 )
             except errors.Untrusted:
@@ -255,7 +261,7 @@ class Kube:
                 _refuse(call, answer.status, _status(answer), answer.retry_after)
             return answer
 
-        return call, self._line.servers.ask(once, deadline)
+        return call, reach.servers.ask(once, deadline)
 
 
 METHODS = {

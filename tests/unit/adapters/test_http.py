@@ -176,6 +176,24 @@ def test_servers() -> None:
     assert asked == [("https://a", 5), ("https://b", 5), ("https://b", 5)]
 
 
+def test_one_callers_way_round_is_not_anothers() -> None:
+    """Two ask at once while the first address is away: both come to the second."""
+    servers = http.Servers(["https://a", "https://b"])
+
+    def call(url: str, _: float) -> str:
+        if url == "https://a":
+            raise errors.Unavailable("away")
+        return url
+
+    def interrupted(url: str, seconds: float) -> str:
+        if url == "https://a":
+            assert servers.ask(call, 10) == "https://b"  # another thread, meanwhile
+        return call(url, seconds)
+
+    assert servers.ask(interrupted, 10) == "https://b"
+    assert servers.current == "https://b"
+
+
 def test_all_servers_away() -> None:
     """When none answers, the last one's reason is told."""
 
