@@ -123,7 +123,7 @@ class Launcher:
         self._killed = 0
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):  # the last: WatchdogSignal=
             signal.signal(number, _heard)  # read from the wakeup descriptor, between two looks
         self._notify(f"STATUS={proxyunit.STARTING}")
         self._child = subprocess.Popen(
@@ -141,17 +141,24 @@ class Launcher:
 
     def run(self) -> int:
         """pilot-agent's exit code, 128 + its signal."""
-        ended = os.pidfd_open(self._child.pid)
-        while self._child.poll() is None:
+        try:
+            self._attend(os.pidfd_open(self._child.pid))
+        finally:
+            self._end_envoy()
+        code = self._child.wait()
+        return code if code >= 0 else 128 - code
+
+    def _attend(self, ended: int) -> None:
+        """Until pilot-agent has ended, or the watchdog wants us to."""
+        while True:
             readable, _, _ = select.select([self._wake, ended], [], [], self._pause())
             if self._wake in readable:
-                os.read(self._wake, 64)
+                if signal.SIGABRT in os.read(self._wake, 64):
+                    return  # Envoy hangs: nobody waits for a drain
                 self._begin_stop()
-            if ended not in readable:
-                self._look()
-        self._end_envoy()
-        code = self._child.returncode
-        return code if code >= 0 else 128 - code
+            if ended in readable:
+                return
+            self._look()
 
     def _pause(self) -> float:
         if self._told.ready and self._stop_at is None:
@@ -186,7 +193,8 @@ class Launcher:
 
     def _signal(self, number: signal.Signals) -> None:
         self._killed = number
-        self._child.send_signal(number)
+        # Popen's own would reap: a zombie holds the number of its group until that is killed.
+        os.kill(self._child.pid, number)
 
     def _end_envoy(self) -> None:
         """pilot-agent may end before it has killed Envoy (its main returns while Run() still
