@@ -68,6 +68,19 @@ def test_what_only_loopback_reaches_stays_out() -> None:
     assert (world.health(), world.health("api")) == (Health.HEALTHY, Health.HEALTHY)
 
 
+def test_what_is_mended_comes_in_with_the_next_look() -> None:
+    """Its check has passed all the while, so the look brings no news of the check itself."""
+    world = World(replace(API, checks=(replace(HTTP, period=1.0),)))
+    world.prober.ports.add(9090)
+    world.prober.hidden.add(9090)
+    world.prober.statuses[9090, "/healthz"] = 200
+    for _ in range(3):
+        world.settle(1.0)
+    world.prober.hidden.clear()
+    world.settle(1.0)
+    assert world.health("api") is Health.HEALTHY
+
+
 def test_a_port_that_closes_is_seen_at_the_period(serving: World) -> None:
     """A unit that runs on without listening is out."""
     serving.prober.ports.clear()
@@ -220,6 +233,29 @@ def test_a_restarted_service_is_out_until_its_checks_pass_again(
     assert [line.partition(":")[0] for line in caplog.messages] == [
         "web is healthy", "web is unhealthy", "web is unhealthy", "web is healthy",
     ]  # fmt: skip
+
+
+def test_a_look_into_a_former_life_says_nothing_of_this_one() -> None:
+    """It was under way when the unit died, and passed: who warms up stays out all the same."""
+    world = World(replace(WEB, checks=(*WEB.checks, Check("http /", HttpProbe("/", 8080)))))
+    world.units.start("web.service")
+    world.prober.ports.add(8080)
+    world.prober.statuses[8080, "/"] = 200
+    world.settle()
+    world.prober.hold = True
+    world.look(5.0)
+    world.units.kill("web.service", restarted=True)
+    world.look(0.05)
+    world.look(0.05)
+    world.prober.hold = False
+    world.look()
+    assert world.health() is not Health.HEALTHY
+    world.prober.statuses[8080, "/"] = 503
+    world.settle(0.05)
+    assert world.health() is not Health.HEALTHY
+    world.prober.statuses[8080, "/"] = 200
+    world.settle(5.1)
+    assert world.health() is Health.HEALTHY
 
 
 def test_a_pass_looks_at_what_is_due_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

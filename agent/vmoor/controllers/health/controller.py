@@ -135,14 +135,21 @@ class Health:
         for done in self._probes.take():
             track = done.key
             track.running = None
-            if done.result is not None:
-                if not track.is_no_news(done.result) or now >= track.stale:
+            if track.void:
+                track.void, track.due = False, now
+                self._schedule.add(track)
+            elif done.result is not None:
+                if self._is_news(track, done.result) or now >= track.stale:
                     self._dirty.add(track.service)
                     track.stale = now + WORDS_S
                 track.saw(done.result)
             if done.error is not None:
                 bugs.append(done.error)
         return bugs
+
+    def _is_news(self, track: Track, probe: Probe) -> bool:
+        """A service that is out for another reason may come in again by any good look."""
+        return not (track.is_no_news(probe) and self._verdicts.is_healthy(track.service))
 
     def _heed(self, now: float) -> None:
         if not self._told.is_news():
@@ -193,6 +200,8 @@ class Health:
         """
         for track in self._tracks.get(service, ()):
             if isinstance(track.check.probe, health.POLLED) and track.looked:
+                if restarted:
+                    track.void = track.running is not None
                 if restarted and track.healthy:
                     track.forget("not checked since the restart")
                 track.due = min(track.due, now)

@@ -25,6 +25,7 @@ class Track:
     state: CheckState = field(default_factory=CheckState)
     looked: bool = False
     running: Optional[Ticket] = None  # the look that was submitted and has not ended
+    void: bool = False  # that look began in a former life of the service, and says nothing
     began: float = 0.0  # when it was last known not to have begun
     stale: float = 0.0  # from when on a look without news is told as well, for its words
     gone: bool = False  # of a service or check that is no more

@@ -51,6 +51,10 @@ class Verdicts:
         }
         self._held = {name: at for name, at in self._held.items() if name in self._ports_of}
 
+    def is_healthy(self, name: str) -> bool:
+        verdict = self._cell.get().get(name)
+        return verdict is not None and verdict.health is health.Health.HEALTHY
+
     def next_due(self) -> float:
         return min(self._held.values(), default=float("inf"))
 
