@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STATE = "/var/lib/vmoor/hooks.json"
 CALM_S = 300.0
+MOORED = "moored"
 MOORING_S = 1.0  # between two looks whether it is moored: many cells have a say in that
 DRAINING_S = 0.1
 ENVOY_S = 2.0
@@ -53,7 +54,7 @@ class Hooks:
         self._boot = boot_id
         self._files = files
         self._clock = clock
-        self._said = self._kept()
+        self._said = self._kept()  # of this mooring, or of the drains since it ended
         self._drains: tuple[str, float] = ("", 0.0)
 
     def reconcile(self) -> Settled:
@@ -67,16 +68,16 @@ class Hooks:
         if order is not None:
             return self._drained(settings, snap, order)
         self._drains = ("", 0.0)
-        if self._said == "moored":
+        if self._said == (MOORED,):
             return Settled("moored", CALM_S)
         if status.moored(snap):
-            return self._tell(settings, "moored", "", "moored")
-        self._keep("")  # what was drained is no more
+            return self._tell(settings, "moored", "", (MOORED,))
+        self._keep(())  # what was drained is no more
         return Settled("not moored", MOORING_S, waiting=True)
 
     def _drained(self, settings: Settings, snap: Snapshot, order: Order) -> Settled:
         what = f"drained by {order.who}"
-        if self._said == what:
+        if what in self._said:  # also when another wish came after it, and went
             return Settled(what, CALM_S)
         now = self._clock.now()
         if self._drains[0] != what:
@@ -86,7 +87,8 @@ class Hooks:
             return Settled(f"draining: {left}", DRAINING_S, waiting=True)
         if left:
             log.warning("%s after %.0f s of draining", left, now - self._drains[1])
-        return self._tell(settings, "drained", order.who, what)
+        said = tuple(each for each in self._said if each != MOORED)
+        return self._tell(settings, "drained", order.who, (*said, what))
 
     def _left(self, snap: Snapshot) -> str:
         """What the drain still waits for; "" = it is complete."""
@@ -98,8 +100,8 @@ class Hooks:
         count = self._envoy.requests(ports, deadline=ENVOY_S) or 0
         return f"{count} request{'' if count == 1 else 's'} open" if count else ""
 
-    def _tell(self, settings: Settings, name: str, reason: str, what: str) -> Settled:
-        self._keep(what)
+    def _tell(self, settings: Settings, name: str, reason: str, said: tuple[str, ...]) -> Settled:
+        self._keep(said)
         command = settings.hooks.get(name)
         if command:
             began = self._clock.now()
@@ -109,19 +111,20 @@ class Hooks:
                 log.info("hooks.%s done in %.1f s: %s", name, took, probe.words)
             else:
                 log.warning("hooks.%s failed: %s: %s", name, command[0], probe.words)
-        return Settled(what, 0.0)  # it may have changed meanwhile
+        return Settled(said[-1], 0.0)  # it may have changed meanwhile
 
-    def _kept(self) -> str:
+    def _kept(self) -> tuple[str, ...]:
         try:
             note = record.parsed(self._files.read(STATE))
         except LocalFault as e:
             log.warning("Cannot tell which hook ran last: %s", e)
-            return ""
-        said = str(note.get("said", ""))
+            return ()
+        told = note.get("said")
+        said = tuple(str(each) for each in told) if isinstance(told, list) else ()
         # A drain may outlive a reboot; that it is moored, a VM has to show after each boot.
-        return said if said != "moored" or note.get("boot") == self._boot else ""
+        return said if MOORED not in said or note.get("boot") == self._boot else ()
 
-    def _keep(self, said: str) -> None:
+    def _keep(self, said: tuple[str, ...]) -> None:
         if said != self._said:
             note = json.dumps({"said": said, "boot": self._boot}).encode()
             self._files.write(STATE, note, 0o600, durable=True)

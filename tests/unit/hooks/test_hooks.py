@@ -71,6 +71,20 @@ def test_a_vm_that_is_moored_tells_it_once() -> None:
     assert world.ran == [("moored", "")]
 
 
+def test_a_wish_that_comes_and_goes_repeats_no_other() -> None:
+    """Alice drains, the cloud gives notice and takes it back: alice's still stands, and is told
+    once; a restart knows that, too."""
+    world = World().moor()
+    world.drain(Drained(vm=ALICE))
+    world.turn()
+    world.drain(Drained(vm=SPOT))
+    world.turn()
+    world = World(before=world)
+    world.drain(Drained(vm=ALICE))
+    world.turn()
+    assert world.ran == []
+
+
 def test_a_drain_that_is_complete_is_told_once() -> None:
     """With who wanted it; when that ends and the VM is moored again, that is told too."""
     world = World().moor()
