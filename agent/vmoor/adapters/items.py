@@ -43,6 +43,10 @@ class Items:
                 thing, at = _object(text, at)
             except ValueError:  # not all of it is there, or the list has ended
                 break
+            except RecursionError:
+                raise LocalFault("cannot read a list: an object is nested too deeply") from None
+            if not isinstance(thing, dict):
+                raise LocalFault("cannot read a list: an item is no object")
             self._take(thing)
         self._text = text[at:]
         if len(self._text) > LIMIT:

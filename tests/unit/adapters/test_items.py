@@ -62,3 +62,10 @@ def test_an_object_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(items, "LIMIT", 100)
     with pytest.raises(LocalFault, match="without an end"):
         read([b'{"items":[{"a":"' + b"x" * 200])
+
+
+@pytest.mark.parametrize("item", ["1", '"a"', "[]", "null", "[" * 100_000])
+def test_an_item_that_is_no_object_is_refused(item: str) -> None:
+    """Whatever a server sends ends in words, not in a traceback."""
+    with pytest.raises(LocalFault, match="cannot read a list"):
+        read([b'{"items":[' + item.encode() + b"]}"])
