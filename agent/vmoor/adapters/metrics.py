@@ -6,8 +6,9 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from vmoor.config.listen import listen_at
 from vmoor.errors import LocalFault
-from vmoor.model.metrics import Family, address
+from vmoor.model.metrics import Family
 
 if TYPE_CHECKING:
     from vmoor.adapters.exposition import Exposition
@@ -23,7 +24,7 @@ def listen(where: str, collect: Callable[[], Iterable[Family]]) -> Exposition:
         raise LocalFault(
             f"cannot serve metrics: needs the package {PACKAGE}", remedy=f"apt install {PACKAGE}"
         ) from None
-    host, port = address(where)
+    host, port = listen_at(where)
     try:
         return Exposition(host, port, collect)
     except OSError as e:

@@ -9,14 +9,14 @@ import click
 from vmoor import errors
 from vmoor.adapters import account
 from vmoor.config.facts import refuse_server
-from vmoor.model import metrics
+from vmoor.config.listen import listen_at
 from vmoor.model.reaper import fleet
 
 
 def _listen(_: click.Context, __: click.Parameter, value: str) -> str:
     try:
         if value:
-            metrics.address(value)
+            listen_at(value)
         return value
     except ValueError as e:
         raise click.BadParameter(f"{value!r} {e}") from None

@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 
 from vmoor.config import build, facts, labels
 from vmoor.config.durations import seconds
+from vmoor.config.listen import HIGHEST_PORT, listen_at
 from vmoor.config.problems import Finding, Where, about, listed, shown
 from vmoor.config.settings import CLOUD_PUBLIC
-from vmoor.model import metrics
 from vmoor.model.machine import GENERIC_NAMES
 from vmoor.model.service import PROXY_PORTS
 
-HIGHEST_PORT = 65535
 SHORTEST_PERIOD_S = 0.2  # five probes a second; below that the probes are the load
 SHORTEST_EXEC_S = 5.0  # a program starts each time, and what it changes are services, not health
 SHORTEST_TTL_S = 1.0
@@ -65,7 +64,7 @@ def _metrics(listen: Optional[str], services: Mapping[str, Any]) -> Iterator[Fin
         return
     at: Where = ("metrics", "listen")
     try:
-        _, port = metrics.address(listen)
+        _, port = listen_at(listen)
     except ValueError as e:
         yield _finding(at, f"{shown(listen)} {e}")
         return

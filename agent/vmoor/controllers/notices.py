@@ -20,7 +20,7 @@ from vmoor.runtime.loop import Settled
 log = logging.getLogger(__name__)
 
 CALM_S = 300.0
-UNHEARD_S = 10.0  # so long a VM whose metadata do not answer goes on as it is, before it moors
+UNHEARD_S = 10.0  # and a look: so long a VM whose metadata do not answer waits before it moors
 
 
 class Notices:

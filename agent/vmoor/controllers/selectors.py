@@ -29,9 +29,8 @@ CALL_S = 5.0
 CALM_S = 300.0
 # Between two looks, doubled up to 16 minutes: what a Sidecar hides on purpose is unseen for ever.
 LOOK_S, DOUBLINGS = 30.0, 5
-GATHER_S = (
-    3.0  # the same for a service that was not looked for yet; who comes meanwhile comes along
-)
+# For a service that was not looked for yet; who comes meanwhile comes along.
+GATHER_S = 3.0
 
 
 class Selectors:

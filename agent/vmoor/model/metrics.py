@@ -5,18 +5,15 @@ What is not known has no sample: a service that was not checked yet is neither w
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from vmoor.model.flap import REASON
 from vmoor.model.health import Health, Verdict
-from vmoor.model.service import PROXY_PORTS
 from vmoor.model.status import Snapshot, Step, state
 
 STATES = ("moored", "at-risk", "drained", "not-moored")
-HIGHEST_PORT = 65535
 
 Sample = tuple[Mapping[str, str], float]  # labels and value
 
@@ -29,23 +26,6 @@ class Family:
     words: str
     samples: Sequence[Sample]
     counter: bool = False
-
-
-def address(listen: str) -> tuple[str, int]:
-    """Of "127.0.0.1:9478" or "[::1]:9478". Raises ValueError, in words that follow the text."""
-    host, _, port = listen.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        if (":" in bare) is (bare == host):
-            raise ValueError  # noqa: TRY301 - brackets are for IPv6, and for nothing else
-        found = str(ipaddress.ip_address(bare)), int(port)
-    except ValueError:
-        raise ValueError("is not an address and a port such as 127.0.0.1:9478") from None
-    if not 0 < found[1] <= HIGHEST_PORT:
-        raise ValueError(f"has no port (1 to {HIGHEST_PORT})")
-    if found[1] in PROXY_PORTS:
-        raise ValueError(f"has {port}, a port of the proxy itself; choose another")
-    return found
 
 
 def of_agent(snap: Snapshot) -> Iterator[Family]:
@@ -136,7 +116,7 @@ def _services(snap: Snapshot) -> Iterator[Family]:
     )
     yield of_each(
         "drained",
-        "Whether somebody took it out by vmoor drain.",
+        "Whether somebody, or the cloud, took it out.",
         {name: snap.drained.of(name) is not None for name in names},
     )
     yield of_each(

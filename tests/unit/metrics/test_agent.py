@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
 from vmoor.model import metrics
 from vmoor.model.drain import Drained, Order
 from vmoor.model.health import Health, Verdict
@@ -99,27 +98,3 @@ def test_no_secret_is_a_label() -> None:
         for value in sample.values()
     }
     assert "hunter2" not in labels
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("127.0.0.1:9478", ("127.0.0.1", 9478)),
-        ("0.0.0.0:1", ("0.0.0.0", 1)),
-        ("[::1]:65535", ("::1", 65535)),
-    ],
-)
-def test_addresses(text: str, found: tuple[str, int]) -> None:
-    """An IP address and a port; that of IPv6 stands in brackets."""
-    assert metrics.address(text) == found
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["9478", ":9478", "localhost:9478", "::1:9478", "[127.0.0.1]:9478", "127.0.0.1:0",
-     "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:", "256.0.0.1:80", "127.0.0.1:15006"],
-)  # fmt: skip
-def test_what_is_no_address(text: str) -> None:
-    """Names, wild cards by omission, and the proxy's ports, which it needs."""
-    with pytest.raises(ValueError, match=r"^(is not an address|has no port|has 15006)"):
-        metrics.address(text)

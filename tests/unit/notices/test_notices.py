@@ -152,7 +152,7 @@ def test_a_restart_of_the_agent_harms_nobody_before_the_cloud_was_heard() -> Non
 
 
 def test_a_vm_whose_metadata_never_answer_moors_after_a_while() -> None:
-    """Ten seconds: a link-local address answers at once, or not at all."""
+    """Ten seconds and a look: a link-local address answers at once, or not at all."""
     sky = Sky()
     sky.vm.moor(web=True)
     sky.away = True
