@@ -6,7 +6,8 @@ set -euo pipefail
 
 dest=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
-released=$(dpkg-parsechangelog --show-field Timestamp)
+# Not dpkg-parsechangelog: a fresh machine has no dpkg-dev yet.
+released=$(date -d "$(sed -n '/^ -- /{s/^ -- .*>  //p;q}' debian/changelog)" +%s)
 mkdir -p "$dest"
 # Of a file that was removed, ls-files still knows the name.
 git ls-files -z --cached --others --exclude-standard |
