@@ -26,18 +26,22 @@ check: $(VENV) ## ruff, mypy, layers, shellcheck, codespell
 	@PATH=$(BIN):$$PATH tests/check.sh
 
 unit: $(VENV) ## unit tests: no sleep, socket or thread
+	@echo "-- unit tests"
 	@$(PY) -m pytest -q tests/unit
 
 el9: ## unit tests on Python 3.9 with Enterprise Linux 9's libraries (PYTHON39=/path)
 	@tests/el9.sh
 
 contract: $(VENV) rig ## the same suites against fakes and the real API server, OpenBao, systemd
+	@echo "-- contract tests, about 3 minutes"
 	@$(PY) -m pytest -q --durations=5 $(SIDE) tests/contract
 
 test-packages: $(VENV) ## the .deb and the .rpm: the same files, dependencies, reproducible (root)
+	@echo "-- packages, about 2 minutes"
 	@$(PY) -m pytest -q tests/packages
 
 system: $(VENV) rig deb ## booted VMs from the built package, on a real mesh
+	@echo "-- booted VMs in a mesh, about half an hour"
 	@$(PY) -m pytest -q --durations=10 $(SIDE) tests/system
 
 bench: $(VENV) rig deb ## figures, vmoor beside Istio's own path, in one run

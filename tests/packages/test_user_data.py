@@ -40,7 +40,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vmoor").write_text(VMOOR)
     (folder / "vmoor").chmod(0o755)
     for name in ("vmoor.asc", "vmoor.deb", "istio-sidecar.deb"):
-        (folder / name).write_text("-----BEGIN\n")
+        (folder / name).write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
     (folder / "instance.json").write_text(
         json.dumps({"ds": {"meta_data": {"vmoor_wrap": "hvs.wrapped"}}})
     )

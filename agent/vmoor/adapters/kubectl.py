@@ -20,7 +20,8 @@ LIMIT = 256 << 20  # bytes; 30 000 entries are 70 MB
 TIMEOUT_S = 60.0  # an exec plug-in may open a browser
 # kubectl and its plug-ins need the operator's environment, but nothing of Vault's.
 _HIDDEN = ("VAULT_", "BAO_")
-_NOWHERE = "localhost:8080"  # where kubectl looks when no kubeconfig names a cluster
+# What kubectl says when no kubeconfig names a cluster; the address is where it looks then.
+_NOWHERE = ("localhost:8080", "current-context must exist")
 
 
 class Kubectl:
@@ -95,7 +96,7 @@ class Kubectl:
 
 
 def _failed(words: str, stderr: str) -> LocalFault:
-    if _NOWHERE in stderr:
+    if any(sign in stderr for sign in _NOWHERE):
         remedy = "name one: --kubeconfig FILE [--context NAME], or $KUBECONFIG"
         return LocalFault(f"{words}: no kubeconfig", remedy=remedy)
     return LocalFault(f"{words}: {quoted(stderr)}")

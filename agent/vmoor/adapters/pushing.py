@@ -40,6 +40,9 @@ def push(service: str, message: str, folder: str = ttlunit.FOLDER) -> None:
 def _missing(service: str, folder: str) -> LocalFault:
     try:
         known = sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths
+    except FileNotFoundError:
+        message = f"cannot push for {service}: the agent does not run"
+        return LocalFault(message, remedy="systemctl start vmoor")
     except OSError:
         known = []
     if service in known:

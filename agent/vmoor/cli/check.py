@@ -37,8 +37,8 @@ from vmoor.errors import EXIT_CONFIG, EXIT_OK, Misconfigured
 def check(folder: Path, path: Optional[str], *, as_json: bool) -> None:
     """Check the configuration; print every problem with file and line.
 
-    And every source that is configured, and as warnings what this machine lacks for it: units,
-    groups, programs. Exit code 78 when there is a problem. Nothing is changed.
+    And every source that is configured. Of /etc/vmoor also, as warnings, what this machine lacks:
+    units, groups, programs. Exit code 78 when there is a problem. Nothing is changed.
     """
     try:
         lines, answer = _configuration(folder) if path is None else _document(path)

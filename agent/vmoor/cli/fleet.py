@@ -95,10 +95,19 @@ def fleet(
 @click.option("--silent", is_flag=True, help="All that are silent now.")
 @click.option("--namespace", "-n", default="", help="With --silent: only of this one.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--kubeconfig", default="", help="As kubectl's.")
+@click.option("--context", "name", default="", help="As kubectl's.")
 @click.pass_obj
 @telling
 def confirm(
-    known: Known, vms: tuple[str, ...], *, silent: bool, namespace: str, yes: bool
+    known: Known,
+    vms: tuple[str, ...],
+    *,
+    silent: bool,
+    namespace: str,
+    yes: bool,
+    kubeconfig: str,
+    name: str,
 ) -> None:
     """Say that silent VMs are dead, so that the brake holds them no more.
 
@@ -109,6 +118,8 @@ def confirm(
       vmoor fleet confirm shop/web-3 shop/web-4
       vmoor fleet confirm --silent --namespace shop
     """  # noqa: D301 - click's \b
+    if kubeconfig or name:
+        known = Known(kubeconfig, name)
     rows = _chosen(known.look(namespace).rows, vms, silent=silent)
     for row in rows:
         click.echo(printable(f"{row.vm}  {row.state}  {_beat(row)}"))

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from vmoor.adapters.metrics import PACKAGE
-from vmoor.adapters.units import load_state
 from vmoor.config.settings import Settings
 from vmoor.errors import VmoorError
 from vmoor.model.service import GrpcProbe, Service, TtlProbe
@@ -21,7 +20,14 @@ from vmoor.model.service import GrpcProbe, Service, TtlProbe
 NOT_FOUND = "not-found"  # systemd's LoadState
 
 
-def lacking(settings: Settings, load_state: Callable[[str], str] = load_state) -> Sequence[str]:
+def _load_state(name: str) -> str:
+    # Needs jeepney, which an operator's own machine may lack.
+    from vmoor.adapters import units  # noqa: PLC0415
+
+    return units.load_state(name)
+
+
+def lacking(settings: Settings, load_state: Callable[[str], str] = _load_state) -> Sequence[str]:
     """`load_state` raises VmoorError where no systemd runs: then nothing is said of units."""
     services = [*settings.services, *(settings.sources.sockets or ())]
     return [

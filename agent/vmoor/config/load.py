@@ -106,7 +106,8 @@ def _files(root: Path) -> tuple[list[Path], list[Problem]]:
         if path.name.startswith("."):
             continue
         if path.suffix == ".yml":
-            words = f"not read, because its name does not end in .yaml: mv {path} {path.stem}.yaml"
+            better = path.with_suffix(".yaml")
+            words = f"not read, because its name does not end in .yaml: mv {path} {better}"
             problems.append(Problem(str(path), 0, words))
         elif path.suffix == ".yaml":
             found.append(path)

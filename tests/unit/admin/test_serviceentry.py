@@ -65,6 +65,15 @@ def test_wrong_ports_are_usage_errors(port: str) -> None:
     assert CliRunner().invoke(admin, f"{ENTRY} --port {port}".split()).exit_code == 2
 
 
+def test_a_try_has_a_duration() -> None:
+    """Istio would refuse the VirtualService, or take the number for something else."""
+    for wrong in ("5", "banana"):
+        asked = f"{ENTRY} --port 80:http --retries --try-timeout {wrong}".split()
+        result = CliRunner().invoke(admin, asked)
+        assert result.exit_code == 2
+        assert "is not a duration such as 10s" in result.output
+
+
 def test_retries_need_a_protocol_that_has_requests() -> None:
     """A VirtualService for TCP would be nonsense."""
     result = CliRunner().invoke(admin, f"{ENTRY} --port 5432:tcp --retries".split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ PINNED = "--sidecar https://x.example/s.deb --sidecar-sha256 " + "ab" * 32
 
 
 def run(more: str = "", fleet: str = FLEET) -> Result:
-    return CliRunner().invoke(admin, f"{fleet} {more}".split())
+    return CliRunner().invoke(admin, shlex.split(f"{fleet} {more}"))
 
 
 def on_vm(text: str) -> Any:
@@ -163,10 +164,14 @@ def test_package_of_the_image_needs_no_network() -> None:
         ("--vault-address vault:8200", "10-mesh.yaml:1: vault.address"),
         ("--mesh secret/data/vmoor/mesh-a", "without data/: secret/vmoor/mesh-a"),
         ("--secret-id-from {{x}}", "is not like ds.meta_data.vmoor_wrap"),
-        ("--package a'b", "characters"),
+        ('--package "a\'b"', "characters"),
         ("--package dist/vmoor.deb", "its absolute path there, or a URL"),
         ("--package vmoor.rpm", "its absolute path there, or a URL"),
-        ("--package /srv/vmoor.rpm --apt-source deb", "make two texts"),
+        ("--package /srv/vmoor.rpm --apt-source 'deb https://x.example ./'", "make two texts"),
+        ("--apt-source https://x.example/apt", "is no line such as"),
+        ("--package none --package-sha256 aa", "is for --package URL"),
+        ("--sidecar-sha256 aa", "is for --sidecar URL"),
+        ("--yum-repo https://x.example --yum-key /bin/true", "is no ASCII-armoured key"),
         ("--yum-repo packages.example/yum", "is no URL"),
         ("--yum-repo https://x.example/yum", "belong together"),
         ("--role-id 9b2c1d1e-0000-1111-2222-333344445555", "--approle NAME"),
@@ -181,7 +186,7 @@ def test_wrong_options_are_usage_errors(more: str, words: str) -> None:
 
 def test_documented_playbook_writes_the_same_configuration() -> None:
     """Ansible's in docs/cloud-init.md is YAML, and moors a machine as user-data would."""
-    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    (text,) = re.findall(r"## Ansible.*?```yaml\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
     (play,) = yaml.safe_load(text)
     copied = "ansible.builtin.copy"
     written = {task[copied]["dest"]: task[copied] for task in play["tasks"] if copied in task}

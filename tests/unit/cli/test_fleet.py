@@ -17,6 +17,7 @@ from vmoor.cli.fleet import fleet
             "no kubeconfig",
             "Fix:  name one: --kubeconfig FILE",
         ),
+        ("error: current-context must exist in order to minify", "no kubeconfig", "Fix:"),
         ('error: context "b" does not exist', 'error: context "b" does not exist', ""),
     ],
 )

@@ -13,6 +13,7 @@ from vmoor.cli.admin import options as common
 from vmoor.cli.telling import F
 from vmoor.model.userdata import IN_IMAGE, Packages, Pinned
 
+_ARMOUR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NO_SIDECAR = """\
 # No --sidecar: the VMs' image must hold Istio's istio-sidecar. It is in no repository, but at
@@ -35,6 +36,12 @@ def _package(ctx: click.Context, param: click.Parameter, value: Optional[str]) -
         raise click.BadParameter(
             f"{name!r} is looked for on the VM: say its absolute path there, or a URL", param=param
         )
+    return value
+
+
+def _line(_: click.Context, param: click.Parameter, value: str) -> str:
+    if value and not value.startswith("deb "):
+        raise click.BadParameter(f'{value!r} is no line such as "deb URL SUITE main"', param=param)
     return value
 
 
@@ -63,6 +70,7 @@ _OPTIONS = (
     click.option(
         "--apt-source",
         default="",
+        callback=_line,
         metavar="LINE",
         help='As in sources.list: "deb URL SUITE main".',
     ),
@@ -96,19 +104,31 @@ def chosen(  # noqa: PLR0913 - one for each option
     if bool(yum_repo) != bool(yum_key):
         raise click.UsageError("--yum-repo and --yum-key belong together")
     kind = _kind(apt_source, yum_repo, package, sidecar)
-    if sidecar is None:
-        click.echo(_NO_SIDECAR.format(kind=kind), nl=False, err=True)
     name = package or "vmoor"
-    return Packages(
+    made = Packages(
         name=name,
         pinned=_pinned(name if urlsplit(name).scheme else None, package_sha256, "package"),
         sidecar=_pinned(sidecar, sidecar_sha256, "sidecar"),
         kind=kind,
         apt_source=apt_source,
-        apt_key=apt_key.read_text() if apt_key else "",
+        apt_key=_key(apt_key),
         yum_repo=yum_repo,
-        yum_key=yum_key.read_text() if yum_key else "",
+        yum_key=_key(yum_key),
     )
+    if sidecar is None:
+        click.echo(_NO_SIDECAR.format(kind=kind), nl=False, err=True)
+    return made
+
+
+def _key(path: Optional[Path]) -> str:
+    if path is None:
+        return ""
+    text = path.read_bytes()
+    if not text.lstrip().startswith(_ARMOUR):
+        raise click.UsageError(
+            f"{path} is no ASCII-armoured key: gpg --armor --export KEY-ID > {path.stem}.asc"
+        )
+    return text.decode("ascii", "replace")
 
 
 def _kind(apt_source: str, yum_repo: str, *files: Optional[str]) -> str:
@@ -122,6 +142,8 @@ def _kind(apt_source: str, yum_repo: str, *files: Optional[str]) -> str:
 
 def _pinned(url: Optional[str], sha256: Optional[str], what: str) -> Optional[Pinned]:
     if not url:
+        if sha256:
+            raise click.UsageError(f"--{what}-sha256 is for --{what} URL")
         return None
     if not sha256 or not _SHA256.fullmatch(sha256):
         raise click.UsageError(f"--{what} URL needs --{what}-sha256, 64 hexadecimal digits")

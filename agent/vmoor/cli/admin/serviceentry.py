@@ -9,6 +9,7 @@ from typing import Optional
 import click
 
 from vmoor.cli.admin import options
+from vmoor.config import durations
 from vmoor.model import serviceentry
 from vmoor.model.serviceentry import Port
 
@@ -52,6 +53,14 @@ def _protocol(name: str) -> str:
     return "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
 
 
+def _duration(_: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        durations.seconds(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param=param) from None
+    return value
+
+
 def _address(_: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
     try:
         return str(ipaddress.ip_address(value)) if value else None
@@ -79,7 +88,13 @@ def _address(_: click.Context, param: click.Parameter, value: Optional[str]) -> 
 )
 @click.option("--vip", metavar="IP", callback=_address, help="A virtual address for the host.")
 @click.option("--retries", is_flag=True, help="Also a VirtualService with retries (HTTP, gRPC).")
-@click.option("--try-timeout", default="5s", show_default=True, help="Of one reading try.")
+@click.option(
+    "--try-timeout",
+    default="5s",
+    show_default=True,
+    callback=_duration,
+    help="Of one reading try.",
+)
 def service_entry(
     *,
     namespace: str,
