@@ -23,15 +23,18 @@ INSTANCE_DATA = "/run/cloud-init/instance-data.json"
 def router(fleet: Fleet) -> Iterator[Callable[[str, Machine], None]]:
     """Lets the rig's bridge translate a public address to a VM's own, for the test."""
     inside = ["ip", "netns", "exec", fleet.rig.network.netns_name]
-    switches = ("net.ipv4.ip_forward=", "net.ipv4.conf.all.send_redirects=")
+    forward, redirects = "ip_forward", "conf/all/send_redirects"
 
     def nat(verb: str, chain: str, *rule: str) -> None:
         run([*inside, "iptables", "-w", "-t", "nat", verb, chain, *rule])
 
+    def switch(name: str, value: int) -> None:
+        run([*inside, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"])
+
     with ExitStack() as stack:
-        for switch, value in zip(switches, "10"):
-            run([*inside, "sysctl", "-qw", f"{switch}{value}"])
-        stack.callback(run, [*inside, "sysctl", "-qw", f"{switches[0]}0"])
+        stack.callback(switch, forward, 0)
+        switch(forward, 1)
+        switch(redirects, 0)
 
         def translate(public: str, vm: Machine) -> None:
             there = ("PREROUTING", "-d", public, "-j", "DNAT", "--to-destination", vm.address)
