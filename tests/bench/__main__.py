@@ -9,7 +9,20 @@ import traceback
 from pathlib import Path
 from typing import Callable
 
-from tests.bench import checks, crash, figures, fleet, idle, look, many, scene, start, ttl, upkeep
+from tests.bench import (
+    checks,
+    crash,
+    figures,
+    flap,
+    fleet,
+    idle,
+    look,
+    many,
+    scene,
+    start,
+    ttl,
+    upkeep,
+)
 from tests.bench.figures import Row
 from tests.bench.scene import Scene
 from tests.rig.errors import RigError, RigUnavailable
@@ -22,6 +35,7 @@ BENCHES: dict[str, Callable[[Scene, int], list[Row]]] = {
     "crash": crash.service,
     "checks": checks.kinds,
     "ttl": ttl.fails,
+    "flap": flap.held,
     "idle": idle.minute,
     "many": many.checked,
     "upkeep": upkeep.under_load,

@@ -25,15 +25,15 @@ def fails(scene: Scene, runs: int) -> list[Row]:
         for run in range(runs * 5 // 2):
             # An agent that has just started holds out nobody for having fallen before.
             vm.run("systemctl", "restart", AGENT)
-            vm.wait(lambda: _heard(vm), PATIENCE, "the socket")
+            vm.wait(lambda: heard(vm), PATIENCE, "the socket")
             scene.until_listed(vm)
             time.sleep(SETTLED_S)
             any_phase()
             began = time.monotonic()
-            _say(vm, b"fail")
+            say(vm, b"fail")
             scene.until_gone(vm)
             took.append(1e3 * (time.monotonic() - began))
-            _say(vm, b"pass")
+            say(vm, b"pass")
             scene.until_listed(vm)
             scene.tell(f"ttl fail {run + 1}: {took[-1]:.0f} ms")
     finally:
@@ -45,14 +45,14 @@ def fails(scene: Scene, runs: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def _heard(vm: Machine) -> bool:
+def heard(vm: Machine) -> bool:
     try:
-        _say(vm, b"pass")
+        say(vm, b"pass")
     except (FileNotFoundError, ConnectionRefusedError):
         return False
     return True
 
 
-def _say(vm: Machine, message: bytes) -> None:
+def say(vm: Machine, message: bytes) -> None:
     with socket(AF_UNIX, SOCK_DGRAM) as link:
         link.sendto(message, f"/proc/{vm.pid1}/root{SOCKET}")
