@@ -22,14 +22,7 @@ GRACE_S = 1.0  # beyond the command's own time: the runner starts, and kills wha
 
 def look(probe: ExecProbe, timeout: float, path: str = execunit.SOCKET) -> Probe:
     """`timeout` is the command's, in seconds, which the runner takes from the configuration."""
-    began = time.monotonic()
-    request = {"service": probe.service, "check": probe.check}
-    try:
-        answer = _asked(request, timeout, execunit.OUTPUT_LIMIT, path)
-    except Unavailable as e:
-        remedy = f": {e.remedy}" if e.remedy else ""
-        return Probe(passed=False, words=f"{e.message}{remedy}")
-    return _judged(answer, timeout, time.monotonic() - began)
+    return _told({"service": probe.service, "check": probe.check}, timeout, path)
 
 
 def printed(source: ExecSource, path: str = execunit.SOCKET) -> bytes:
@@ -53,19 +46,23 @@ def printed(source: ExecSource, path: str = execunit.SOCKET) -> bytes:
 
 def hook(name: str, vm: str, reason: str, path: str = execunit.SOCKET) -> Probe:
     """Runs hooks.NAME, with these in its environment."""
-    began, timeout = time.monotonic(), execunit.HOOK_S
-    request = {"hook": name, "vm": vm, "reason": reason}
+    return _told({"hook": name, "vm": vm, "reason": reason}, execunit.HOOK_S, path)
+
+
+def by_hand(source: ExecSource) -> str:
+    """For a person: the command as the runner's user."""
+    return f"runuser -u {execunit.GROUP} -- {shlex.join(source.command)}"
+
+
+def _told(request: Mapping[str, Any], timeout: float, path: str) -> Probe:
+    """How a command went of which only that is of interest."""
+    began = time.monotonic()
     try:
         answer = _asked(request, timeout, execunit.OUTPUT_LIMIT, path)
     except Unavailable as e:
         remedy = f": {e.remedy}" if e.remedy else ""
         return Probe(passed=False, words=f"{e.message}{remedy}")
     return _judged(answer, timeout, time.monotonic() - began)
-
-
-def by_hand(source: ExecSource) -> str:
-    """For a person: the command as the runner's user."""
-    return f"runuser -u {execunit.GROUP} -- {shlex.join(source.command)}"
 
 
 def _asked(

@@ -80,7 +80,9 @@ class Aws(_Service):
             self._token = Secret("")
         if answer.status == _NOT_FOUND:
             return None
-        return _text(answer) if answer.status == _OK else self._fail(answer, path)
+        if answer.status != _OK:
+            raise self._unusable(answer, path)
+        return _text(answer)
 
     def _new_token(self) -> Secret:
         path = "/latest/api/token"
@@ -90,9 +92,6 @@ class Aws(_Service):
         if answer.status != _OK or not _TOKEN.fullmatch(token):
             raise self._unusable(answer, path)
         return Secret(token)
-
-    def _fail(self, answer: http.Answer, path: str) -> Optional[str]:
-        raise self._unusable(answer, path)
 
 
 class Gce(_Service):

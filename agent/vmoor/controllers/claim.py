@@ -1,6 +1,6 @@
 """Whether this VM's address is its alone, among the VMs of its namespace.
 
-It asks on a session of its own, and writes nothing: the heartbeat carries the label that it wants.
+It writes nothing: the heartbeat, which never waits for it, carries the label that it wants.
 What is decided is decided in `model.claim`.
 """
 

@@ -1,6 +1,6 @@
 """Keeps the VM's Lease: the heartbeat, and the lock on the VM's name.
 
-It writes the Lease and nothing else, on a session of its own, so that nothing can delay a beat.
+It writes the Lease and nothing else, in a loop of its own, so that nothing can delay a beat.
 What is decided is decided in `model.lease`; each beat carries the label that is asked for.
 """
 
