@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-import yaml
-
 from tests.bench.figures import Row
-from tests.bench.scene import AGENT, PATIENCE, Scene
-from tests.bench.ttl import DROP_IN, heard, say
+from tests.bench.scene import Scene
+from tests.bench.ttl import begin, pushed, say
 from tests.mesh_setup import NAMESPACE
 from tests.sources import Api
 
@@ -22,14 +20,11 @@ LOOK_S = 0.05
 def held(scene: Scene, _: int) -> list[Row]:
     vm, api = scene.web, Api(scene.stage.rig, NAMESPACE)
     scene.moored()
-    vm.write(DROP_IN, yaml.safe_dump({"services": {"web": {"checks": [{"ttl": "60s"}]}}}))
     writes: list[float] = []
     failing = last = 0.0
     version = ""
-    try:
-        vm.run("systemctl", "restart", AGENT)
-        vm.wait(lambda: heard(vm), PATIENCE, "the socket")
-        scene.until_listed(vm)
+    with pushed(vm):
+        begin(scene, vm)
         began = time.monotonic()
         for second in range(FLIPS):
             bad, flipped = second % 2 == 0, time.monotonic()
@@ -44,8 +39,6 @@ def held(scene: Scene, _: int) -> list[Row]:
                     if bad and now - flipped > OUT_S:
                         failing = max(failing, now - flipped)
                 time.sleep(LOOK_S)
-    finally:
-        vm.sh(f"rm -f {DROP_IN}; systemctl restart {AGENT}")
     later = [at for at in writes if at > HELD_S]
     words = (
         f"last in the mesh after {last:.1f} s; writes until {HELD_S:g} s: "

@@ -5,7 +5,6 @@ python3 -m tests.bench.fleet [VMS] measures it without any VM.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +22,8 @@ from vmoor.model.secret import Secret
 from vmoor.model.service import Service, Workload
 from vmoor.ports import Kind
 
-from tests import mesh_setup, reapers
-from tests.bench import figures
+from tests import reapers
+from tests.bench import alone
 from tests.bench.figures import Row, Series
 from tests.bench.idle import Taken
 from tests.bench.scene import Scene
@@ -192,8 +191,4 @@ def thousands(scene: Scene, _: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else VMS
-    where = figures.machine()
-    with Rig() as rig:
-        rows = measure(rig, mesh_setup.moor_ready(rig).sh, size)
-    print(figures.table(rows, where))
+    alone.run(measure, VMS)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,7 @@ from vmoor.model.secret import Secret
 from vmoor.model.service import Workload
 from vmoor.ports import Kind
 
-from tests import mesh_setup
-from tests.bench import figures
+from tests.bench import alone
 from tests.bench.figures import Row, Series
 from tests.bench.scene import Scene
 from tests.rig import etcd, inside
@@ -49,7 +47,7 @@ def measure(rig: Rig, vmoor: Callable[[str], str], count: int, runs: int = RUNS)
     def shown() -> bool:
         said = vmoor(f"vmoor fleet -n {NAMESPACE} || test $? = 1")  # 1: no reaper watches
         all_beat = said.startswith(f"{count} VMs: {count} beats")
-        return all_beat and said.count(" api:none db:none web:none") == count
+        return all_beat and said.count(f" {' '.join(sorted(SERVICES))}\n") == count
 
     # Its watch of etcd takes in some hundred objects a second, and each look delays it.
     wait_until(shown, 300, "the API server to have them all", period=20.0)
@@ -124,8 +122,4 @@ def thousands(scene: Scene, runs: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else VMS
-    where = figures.machine()
-    with Rig() as rig:
-        rows = measure(rig, mesh_setup.moor_ready(rig).sh, size)
-    print(figures.table(rows, where))
+    alone.run(measure, VMS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from socket import AF_UNIX, SOCK_DGRAM, socket
 
 import yaml
@@ -17,16 +19,30 @@ SOCKET = "/run/vmoor-ttl/web/socket"
 SETTLED_S = 1.0  # an agent that has just started has looked at everything by then
 
 
+@contextmanager
+def pushed(vm: Machine) -> Iterator[None]:
+    """Its service has a check that an application pushes to."""
+    vm.write(DROP_IN, yaml.safe_dump({"services": {"web": {"checks": [{"ttl": "60s"}]}}}))
+    try:
+        yield
+    finally:
+        # A restart, so that nobody is held out for having fallen.
+        vm.sh(f"rm -f {DROP_IN}; systemctl restart {AGENT}")
+
+
+def begin(scene: Scene, vm: Machine) -> None:
+    """An agent that has just started holds out nobody for having fallen before."""
+    vm.run("systemctl", "restart", AGENT)
+    vm.wait(lambda: _heard(vm), PATIENCE, "the socket")
+    scene.until_listed(vm)
+
+
 def fails(scene: Scene, runs: int) -> list[Row]:
     vm, took = scene.web, []
     scene.moored()
-    vm.write(DROP_IN, yaml.safe_dump({"services": {"web": {"checks": [{"ttl": "60s"}]}}}))
-    try:
+    with pushed(vm):
         for run in range(runs * 5 // 2):
-            # An agent that has just started holds out nobody for having fallen before.
-            vm.run("systemctl", "restart", AGENT)
-            vm.wait(lambda: heard(vm), PATIENCE, "the socket")
-            scene.until_listed(vm)
+            begin(scene, vm)
             time.sleep(SETTLED_S)
             any_phase()
             began = time.monotonic()
@@ -36,8 +52,6 @@ def fails(scene: Scene, runs: int) -> list[Row]:
             say(vm, b"pass")
             scene.until_listed(vm)
             scene.tell(f"ttl fail {run + 1}: {took[-1]:.0f} ms")
-    finally:
-        vm.sh(f"rm -f {DROP_IN}; systemctl reload {AGENT}")
     out = Series(tuple(took), "ms")
     return [
         Row("an application says `fail` (ttl): out of another VM's Envoy", out,
@@ -45,7 +59,7 @@ def fails(scene: Scene, runs: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def heard(vm: Machine) -> bool:
+def _heard(vm: Machine) -> bool:
     try:
         say(vm, b"pass")
     except (FileNotFoundError, ConnectionRefusedError):
